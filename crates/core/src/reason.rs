@@ -1,0 +1,117 @@
+//! Closed sets of reasons: why a session ended, why a connection was shed, why a connect failed.
+//!
+//! Each set is declared once; metric labels, log words and blame follow from the table. Never a wildcard arm: a new
+//! reason must be placed by hand.
+
+/// Whose doing an end was; decides log level and whether a backend is held responsible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// An ordinary end.
+    Nobody,
+    /// The client did it.
+    Client,
+    /// The backend did it.
+    Backend,
+    /// The operator asked for it.
+    Operator,
+    /// We did it: a limit of this machine or a bug.
+    Local,
+}
+
+macro_rules! reasons {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal, $blame:ident;)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// Every reason, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The value of the metric label `reason`, and the word in logs.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+
+            /// Whose doing it was.
+            pub const fn blame(self) -> Blame {
+                match self { $(Self::$variant => Blame::$blame,)+ }
+            }
+
+            /// Position in [`Self::ALL`].
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a relay ended.
+    EndReason {
+        /// Both sides ended in order.
+        Finished = "finished", Nobody;
+        /// No byte in either direction for `idle_timeout`.
+        IdleTimeout = "idle_timeout", Nobody;
+        /// One side ended, the other stayed silent for `half_closed_timeout`.
+        HalfClosedTimeout = "half_closed_timeout", Nobody;
+        /// The client's kernel sent a reset.
+        ClientReset = "client_reset", Client;
+        /// The backend's kernel sent a reset.
+        BackendReset = "backend_reset", Backend;
+        /// The client was not heard of any more (keepalive or `dead_peer_timeout`).
+        ClientGone = "client_gone", Client;
+        /// The backend was not heard of any more (keepalive or `dead_peer_timeout`).
+        BackendGone = "backend_gone", Backend;
+        /// Every try to connect to a backend failed.
+        ConnectFailed = "connect_failed", Backend;
+        /// No backend of the pool could be chosen.
+        NoBackend = "no_backend", Backend;
+        /// Connecting failed for a reason of this machine (descriptors, ports, memory).
+        LocalError = "local_error", Local;
+        /// Still open when `drain_timeout` was over, or a second signal came.
+        DrainDeadline = "drain_deadline", Operator;
+        /// A bug of ours ended this connection's task.
+        Panicked = "panicked", Local;
+    }
+}
+
+reasons! {
+    /// Why a connection was refused before it was relayed.
+    ShedReason {
+        /// `max_connections` of the listener, or of the process, was reached.
+        MaxConnections = "max_connections", Local;
+        /// Accepting failed because descriptors or memory ran out; the client stays in the backlog.
+        Descriptors = "descriptors", Local;
+    }
+}
+
+reasons! {
+    /// Why one try to connect to a backend failed.
+    ConnectError {
+        /// The backend's kernel refused (ECONNREFUSED, or a missing UNIX socket).
+        Refused = "refused", Backend;
+        /// Nothing answered within `connect_timeout`.
+        Timeout = "timeout", Backend;
+        /// The network said it cannot be reached (EHOSTUNREACH, ENETUNREACH).
+        Unreachable = "unreachable", Backend;
+        /// The connection was reset while it was being made.
+        Reset = "reset", Backend;
+        /// An error of our own (EMFILE, ENFILE, EADDRNOTAVAIL, ENOBUFS, ENOMEM); never counts against a backend.
+        Local = "local", Local;
+        /// Any other error of connect(2).
+        Other = "other", Backend;
+    }
+}
+
+/// One half of a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Towards the client.
+    Client,
+    /// Towards the backend.
+    Backend,
+}

@@ -1,0 +1,151 @@
+//! Counters that workers write and the admin thread reads.
+//!
+//! Every counter has one writer (its worker), so an update is a relaxed load and a relaxed store, never an atomic
+//! read-modify-write; a scrape sums over workers without asking them. Sums may be a few events behind, never torn.
+
+use crate::reason::{ConnectError, EndReason, ShedReason};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A number with one writer and any number of readers. Also serves as a gauge: the writer may subtract.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only the one writer may call this.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Subtracts; only the one writer may call this.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// Replaces; only the one writer may call this.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// Reads; anybody may.
+    #[inline]
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Upper bounds of the buckets of [`Histogram`], in microseconds; a last bucket without bound follows.
+/// 100 µs to 1 h covers a connect on loopback as well as a database session.
+pub const HISTOGRAM_BOUNDS_US: [u64; 18] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
+    10_000_000, 60_000_000, 600_000_000, 3_600_000_000,
+];
+
+/// A histogram with fixed buckets and one writer.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// Not cumulative; the last one is above every bound.
+    buckets: [Counter; HISTOGRAM_BOUNDS_US.len() + 1],
+    sum_us: Counter,
+}
+
+impl Histogram {
+    /// Counts one duration; only the one writer may call this.
+    pub fn observe(&self, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = HISTOGRAM_BOUNDS_US.partition_point(|&bound| bound < us);
+        self.buckets[bucket].add(1);
+        self.sum_us.add(us);
+    }
+
+    /// Adds what was counted to `total`.
+    pub fn add_to(&self, total: &mut HistogramTotal) {
+        for (sum, bucket) in total.buckets.iter_mut().zip(&self.buckets) {
+            *sum += bucket.value();
+        }
+        total.sum_us += self.sum_us.value();
+    }
+}
+
+/// A sum of histograms, for readers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistogramTotal {
+    /// Not cumulative; parallel to [`HISTOGRAM_BOUNDS_US`] with one more at the end.
+    pub buckets: [u64; HISTOGRAM_BOUNDS_US.len() + 1],
+    /// Sum of all observations, microseconds.
+    pub sum_us: u64,
+}
+
+/// What one worker counted for one listener.
+#[derive(Debug, Default)]
+pub struct ListenerStats {
+    /// Accepted connections.
+    pub connections_total: Counter,
+    /// Open now.
+    pub connections: Counter,
+    /// Bytes received from clients and passed on to backends.
+    pub bytes_from_clients: Counter,
+    /// Bytes received from backends and passed on to clients.
+    pub bytes_from_backends: Counter,
+    /// Ended relays by [`EndReason::index`].
+    pub ended: [Counter; EndReason::COUNT],
+    /// Shed connections by [`ShedReason::index`].
+    pub shed: [Counter; ShedReason::COUNT],
+    /// From accept to end.
+    pub session_seconds: Histogram,
+}
+
+/// What one worker counted for one backend of one pool.
+#[derive(Debug, Default)]
+pub struct BackendStats {
+    /// Connections that were established.
+    pub connections_total: Counter,
+    /// Failed tries by [`ConnectError::index`].
+    pub connect_errors: [Counter; ConnectError::COUNT],
+    /// From the first SYN to an established connection.
+    pub connect_seconds: Histogram,
+}
+
+/// What one worker's runtime counted. Filled by the worker once per loop turn or less often.
+#[derive(Debug, Default)]
+pub struct RuntimeStats {
+    /// Loop turns.
+    pub turns: Counter,
+    /// `io_uring_enter` calls; equal to the turns but for full submission queues.
+    pub enters: Counter,
+    /// Direct system calls (socket, setsockopt, shutdown, close, ...).
+    pub direct_calls: Counter,
+    /// Completions reaped.
+    pub completions: Counter,
+    /// Receive buffers that are lent out now.
+    pub buffers_out: Counter,
+    /// Receives that ended because the buffer ring was dry.
+    pub buffers_dry: Counter,
+    /// Readers that wait for buffers now.
+    pub readers_starved: Counter,
+    /// Completion-queue overflows.
+    pub cq_overflows: Counter,
+    /// Tasks that panicked and were contained.
+    pub tasks_panicked: Counter,
+    /// Tasks that exist now.
+    pub tasks: Counter,
+}
+
+/// Everything that one worker counts apart from backends.
+#[derive(Debug)]
+pub struct WorkerStats {
+    /// Parallel to `Model::listeners`.
+    pub listeners: Box<[ListenerStats]>,
+    /// The worker's event loop.
+    pub runtime: RuntimeStats,
+}
+
+impl WorkerStats {
+    /// Zeroes for this many listeners.
+    pub fn new(listeners: usize) -> Self {
+        Self { listeners: (0..listeners).map(|_| ListenerStats::default()).collect(), runtime: RuntimeStats::default() }
+    }
+}
