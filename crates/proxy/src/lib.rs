@@ -1,1 +1,3 @@
-//! Not written yet.
+//! The data plane.
+
+pub mod worker;
