@@ -5,8 +5,8 @@
 
 use crate::model;
 use crate::stats::BackendStats;
+use crate::sync::{AtomicU32, Ordering};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The live state of one backend of one pool; shared by all workers.
@@ -47,7 +47,7 @@ impl BackendState {
     /// Takes one connection if the count is still `seen`.
     pub fn reserve_if(self: &Arc<Self>, seen: u32) -> Option<Reservation> {
         self.connections
-            .compare_exchange(seen, seen + 1, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(seen, seen.checked_add(1)?, Ordering::AcqRel, Ordering::Acquire)
             .ok()
             .map(|_| Reservation(self.clone()))
     }
@@ -74,8 +74,10 @@ impl Drop for Reservation {
 /// All backend states of the process by pool name and address.
 #[derive(Debug, Default)]
 pub struct Registry {
-    states: Mutex<HashMap<(Arc<str>, model::Address), Arc<BackendState>>>,
+    states: Mutex<States>,
 }
+
+type States = HashMap<(Arc<str>, model::Address), Arc<BackendState>>;
 
 impl Registry {
     /// The states of a pool's backends, in the pool's order; known ones are kept, missing ones made.

@@ -4,6 +4,14 @@
 //! `ringway-control` act on what is decided here.
 
 pub mod backend;
+pub mod balance;
+pub mod limits;
 pub mod model;
 pub mod reason;
 pub mod stats;
+pub(crate) mod sync;
+
+// All unit tests stand here and not inside the modules: tests/loom.rs compiles the modules a second time, with the
+// model checker's atomics, on which ordinary tests cannot run.
+#[cfg(test)]
+mod tests;
