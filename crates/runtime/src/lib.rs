@@ -1,1 +1,389 @@
-//! Not written yet.
+//! The per-core completion runtime: a single-threaded executor on one io_uring, or on a simulated network.
+//!
+//! Owns every descriptor and buffer until the kernel's last completion for it. It knows operations, tasks and timers,
+//! and nothing of what the product does with them. Used by the data plane; `control` uses [`Capabilities`],
+//! [`Remote`] and the free functions of [`socket`].
+//!
+//! This is the only crate with `unsafe` code, in these modules: `driver::uring` (the ring), `memory` (mappings), `pool` (buffers as slices), `remote` (eventfd), `socket` (TCP_INFO), `sys` (system
+//! calls without a wrapper), `thread` (affinity) and `waker` (RawWaker).
+
+mod address;
+mod capabilities;
+mod driver;
+mod errno;
+pub mod faults;
+mod memory;
+mod ops;
+mod pool;
+mod reactor;
+mod remote;
+mod slab;
+pub mod socket;
+mod sys;
+mod tasks;
+pub mod thread;
+mod time;
+mod timer;
+mod waker;
+mod wheel;
+
+#[cfg(feature = "sim")]
+pub use crate::driver::sim;
+
+pub use crate::address::Address;
+pub use crate::capabilities::{Capabilities, Unavailable};
+pub use crate::errno::Errno;
+pub use crate::ops::{Accept, Connect, Listener, Once, Receive, Send, SendOutcome, Stream, Unsent};
+pub use crate::pool::{BUFFERS_MAX, BUFFERS_MIN, BufferOptions, Leases};
+pub use crate::remote::Remote;
+pub use crate::socket::{Keepalive, ListenOptions, SocketOptions, TcpInfo};
+pub use crate::tasks::TaskId;
+pub use crate::time::Time;
+pub use crate::timer::Sleep;
+
+use crate::driver::{Driver, Fd, Wait};
+use crate::pool::Pool;
+use crate::reactor::Reactor;
+use crate::remote::EventFd;
+use crate::tasks::Tasks;
+use crate::waker::ReadyQueue;
+use crate::wheel::Wheel;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::net::IpAddr;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+/// How long a runtime that ends waits for the kernel's last completions.
+const RETIRE_MAX: Duration = Duration::from_secs(5);
+/// After this many tasks ended since the last time, freed memory is given back to the system once things are quiet.
+const TRIM_AFTER_TASKS: u64 = 1_000;
+/// How often that is looked at, at most.
+const TRIM_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A runtime, on the thread that created it. Dropping it ends its tasks, cancels what is in flight and waits for it.
+pub struct Runtime {
+    handle: Handle,
+}
+
+/// The face of a runtime towards its tasks; cheap to clone, not to be sent to other threads.
+#[derive(Clone)]
+pub struct Handle(Rc<Inner>);
+
+struct Inner {
+    id: u16,
+    reactor: RefCell<Reactor>,
+    pool: Rc<Pool>,
+    tasks: Tasks,
+    wheel: RefCell<Wheel>,
+    now: Cell<Time>,
+    remote: Remote,
+    turns: Cell<u64>,
+    trim: Cell<Trim>,
+}
+
+/// When to give memory back.
+#[derive(Clone, Copy, Default)]
+struct Trim {
+    looked: Time,
+    tasks_then: usize,
+    ended: u64,
+}
+
+/// What a runtime counted so far, and what it holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Loop turns.
+    pub turns: u64,
+    /// Calls of io_uring_enter(2): one per turn, and one for each time a burst overfilled the submission queue.
+    pub enters: u64,
+    /// Other system calls on sockets.
+    pub direct_calls: u64,
+    /// Completions.
+    pub completions: u64,
+    /// Times that the completion queue overflowed (nothing is lost, but it is slow).
+    pub overflows: u64,
+    /// Receives that found no buffer and had to wait their turn.
+    pub buffers_dry: u64,
+    /// Tasks that panicked and were contained.
+    pub tasks_panicked: u64,
+    /// Receives that wait for buffers now.
+    pub readers_starved: u64,
+    /// Buffers lent out now.
+    pub buffers_out: u64,
+    /// Tasks that exist now.
+    pub tasks: u64,
+    /// Sockets that are open now.
+    pub sockets: u64,
+    /// Operations in the in-flight table now.
+    pub operations: u64,
+}
+
+impl Runtime {
+    /// A runtime on io_uring, for the calling thread.
+    ///
+    /// # Errors
+    /// One sentence that names cause and cure.
+    pub fn new(capabilities: &Capabilities, buffers: BufferOptions) -> Result<Self, Unavailable> {
+        let event = EventFd::new().map_err(|errno| Unavailable::new("eventfd", errno))?;
+        let event = Arc::new(event);
+        let driver = driver::uring::Uring::new(capabilities, buffers, event.clone())?;
+        let runtime = Self::with_driver(Driver::Uring(Box::new(driver)), Some(event));
+        runtime.handle.0.reactor.borrow_mut().watch_notifications();
+        Ok(runtime)
+    }
+
+    /// A runtime in a simulated network.
+    #[cfg(feature = "sim")]
+    pub fn simulated(driver: sim::Sim) -> Self {
+        Self::with_driver(Driver::Sim(driver), None)
+    }
+
+    fn with_driver(driver: Driver, event: Option<Arc<EventFd>>) -> Self {
+        static NEXT_ID: AtomicU16 = AtomicU16::new(0);
+        // Ids may come around after 65,536 runtimes (simulations make many); wakers of a runtime that is gone are
+        // harmless all the same.
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let ready = Rc::new(ReadyQueue::default());
+        waker::register(id, &ready);
+        let remote = Remote::new(event);
+        remote.register(id);
+        let now = driver.now();
+        let mut wheel = Wheel::new();
+        wheel.expire(now);
+        let pool = driver.pool().clone();
+        Self {
+            handle: Handle(Rc::new(Inner {
+                id,
+                reactor: RefCell::new(Reactor::new(driver)),
+                pool,
+                tasks: Tasks::new(id, ready),
+                wheel: RefCell::new(wheel),
+                now: Cell::new(now),
+                remote,
+                turns: Cell::new(0),
+                trim: Cell::new(Trim::default()),
+            })),
+        }
+    }
+
+    /// What tasks use.
+    pub const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Runs until `main` has ended; other tasks go on until then and are dropped with the runtime. `after_turn` is
+    /// called once per turn, for bookkeeping.
+    pub fn run(&self, main: impl Future<Output = ()> + 'static, mut after_turn: impl FnMut(&Handle)) {
+        let main = self.handle.spawn(main);
+        while self.handle.0.tasks.exists(main) {
+            self.turn(true);
+            after_turn(&self.handle);
+        }
+    }
+
+    /// One turn: polls the tasks that are ready, submits what they want, waits for completions (if `may_wait` and
+    /// nothing is ready), handles them, fires timers.
+    pub fn turn(&self, may_wait: bool) {
+        let inner = &*self.handle.0;
+        inner.tasks.run_ready();
+        let wait = if may_wait { inner.wait() } else { Wait::No };
+        let notified = {
+            let mut reactor = inner.reactor.borrow_mut();
+            reactor.turn(wait);
+            inner.now.set(reactor.driver.now());
+            std::mem::take(&mut reactor.notified)
+        };
+        inner.turns.set(inner.turns.get() + 1);
+        if notified || inner.is_simulated() {
+            self.handle_calls();
+        }
+        inner.wheel.borrow_mut().expire(inner.now.get());
+        inner.trim_if_quiet();
+    }
+
+    /// `true` if a turn would find something to do at once.
+    pub fn is_ready(&self) -> bool {
+        self.handle.0.tasks.ready.len() > 0 || self.handle.0.remote.has_any()
+    }
+
+    /// When the next timer is due.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.handle.0.wheel.borrow().next_deadline()
+    }
+
+    fn handle_calls(&self) {
+        let inner = &*self.handle.0;
+        let (calls, wakes) = inner.remote.take();
+        for bits in wakes {
+            inner.tasks.ready.push_bits(bits);
+        }
+        for call in calls {
+            inner.tasks.contain(|| call(&self.handle));
+        }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        let inner = &*self.handle.0;
+        inner.tasks.clear();
+        inner.remote.unregister(inner.id);
+        inner.tasks.clear();
+        waker::unregister(inner.id);
+        let mut reactor = inner.reactor.borrow_mut();
+        reactor.cancel_all();
+        let deadline = reactor.driver.now() + RETIRE_MAX;
+        while reactor.in_flight() > 0 && reactor.driver.now() < deadline {
+            reactor.turn(Wait::For(Duration::from_millis(10)));
+        }
+        let in_flight = reactor.in_flight();
+        reactor.driver.retire(in_flight);
+    }
+}
+
+impl Inner {
+    fn wait(&self) -> Wait {
+        if self.tasks.ready.len() > 0 {
+            return Wait::No;
+        }
+        match self.wheel.borrow().next_deadline() {
+            Some(deadline) => Wait::For(deadline.since(self.now.get())),
+            None => Wait::Forever,
+        }
+    }
+
+    fn is_simulated(&self) -> bool {
+        !matches!(self.reactor.borrow().driver, Driver::Uring(_))
+    }
+
+    /// Gives memory back after many tasks ended, but not while as many are made again.
+    fn trim_if_quiet(&self) {
+        let mut trim = self.trim.get();
+        let now = self.now.get();
+        if now.since(trim.looked) < TRIM_INTERVAL || self.is_simulated() {
+            return;
+        }
+        let tasks = self.tasks.len();
+        trim.ended += trim.tasks_then.saturating_sub(tasks) as u64;
+        let quiet = tasks <= trim.tasks_then;
+        if quiet && trim.ended >= TRIM_AFTER_TASKS {
+            sys::trim_heap();
+            trim.ended = 0;
+        }
+        trim.looked = now;
+        trim.tasks_then = tasks;
+        self.trim.set(trim);
+    }
+}
+
+impl Handle {
+    /// The time of this turn.
+    pub fn now(&self) -> Time {
+        self.0.now.get()
+    }
+
+    /// Starts a task.
+    pub fn spawn(&self, future: impl Future<Output = ()> + 'static) -> TaskId {
+        self.0.tasks.spawn(future)
+    }
+
+    /// Polls a task in this turn or the next, whatever it waits for.
+    pub fn wake(&self, task: TaskId) {
+        self.0.tasks.wake(task);
+    }
+
+    /// Resolves at `deadline`.
+    pub fn sleep_until(&self, deadline: Time) -> Sleep {
+        Sleep::new(self.0.clone(), deadline)
+    }
+
+    /// Resolves after `duration`.
+    pub fn sleep(&self, duration: Duration) -> Sleep {
+        self.sleep_until(self.now() + duration)
+    }
+
+    /// Starts to connect, from `source` if given.
+    ///
+    /// # Errors
+    /// What kept the socket from being made: descriptors, an address that is not ours.
+    pub fn connect(
+        &self,
+        address: &Address,
+        source: Option<IpAddr>,
+        options: &SocketOptions,
+    ) -> Result<Connect, Errno> {
+        Connect::start(self, address, source, options)
+    }
+
+    /// Takes over a listening socket that was opened by [`socket::listen`].
+    pub fn adopt_listener(&self, socket: OwnedFd) -> Listener {
+        Listener::new(self.0.clone(), Fd(socket.into_raw_fd()))
+    }
+
+    /// Opens a listening socket in the simulated network.
+    ///
+    /// # Errors
+    /// As bind(2) and listen(2).
+    #[cfg(feature = "sim")]
+    pub fn listen(&self, address: &Address, options: &ListenOptions) -> Result<(Listener, Address), Errno> {
+        let (fd, bound) = self.0.reactor.borrow_mut().driver.listen(address, options)?;
+        Ok((Listener::new(self.0.clone(), fd), bound))
+    }
+
+    /// For other threads.
+    pub fn remote(&self) -> Remote {
+        self.0.remote.clone()
+    }
+
+    /// An empty sequence of leases.
+    pub fn no_leases(&self) -> Leases {
+        Leases::new(&self.0.pool, pool::Links::EMPTY)
+    }
+
+    /// Buffers that are not lent out, and all there are.
+    pub fn buffers(&self) -> (u16, u16) {
+        (self.0.pool.available(), self.0.pool.count())
+    }
+
+    /// Bytes of one buffer.
+    pub fn buffer_size(&self) -> u32 {
+        self.0.pool.buffer_size()
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> Stats {
+        let inner = &*self.0;
+        let reactor = inner.reactor.borrow();
+        let driver = reactor.driver.stats();
+        Stats {
+            turns: inner.turns.get(),
+            enters: driver.enters,
+            direct_calls: driver.direct_calls,
+            completions: reactor.reaped,
+            overflows: driver.overflows,
+            buffers_dry: reactor.dry,
+            tasks_panicked: inner.tasks.panicked(),
+            readers_starved: reactor.starved() as u64,
+            buffers_out: u64::from(inner.pool.lent()),
+            tasks: inner.tasks.len() as u64,
+            sockets: reactor.sockets() as u64,
+            operations: reactor.operations() as u64,
+        }
+    }
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("id", &self.handle.0.id).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("id", &self.0.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,191 @@
+//! The seam between the runtime and whatever performs operations: the kernel's ring, or the simulated network.
+//!
+//! A driver starts operations named by a token, reports completions, and performs the short socket calls directly. It
+//! never decides anything and knows no futures. A descriptor number given to a driver stays reserved until `close`.
+
+#[cfg(feature = "sim")]
+pub mod sim;
+pub(crate) mod uring;
+
+use crate::address::Address;
+use crate::errno::Errno;
+use crate::pool::{Links, Pool};
+use crate::slab::Token;
+#[cfg(feature = "sim")]
+use crate::socket::ListenOptions;
+use crate::socket::{SocketOptions, TcpInfo};
+use crate::time::Time;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A descriptor owned by the runtime's socket table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fd(pub(crate) i32);
+
+/// What to start. Borrowed parts need to live until `start` returns; buffers until the completion.
+pub(crate) enum Operation<'a> {
+    /// Accept again and again until cancelled or failed.
+    Accept { fd: Fd },
+    /// Receive into published buffers again and again, in bundles where the kernel can.
+    Receive { fd: Fd },
+    /// Connect once.
+    Connect { fd: Fd, address: &'a Address },
+    /// Send what fits now, never wait. Without `report`, nothing is reported when everything fitted: no completion by
+    /// the end of the turn then means success.
+    Send { fd: Fd, links: &'a Links, report: bool },
+    /// The same for bytes outside of the pool.
+    SendBytes { fd: Fd, bytes: &'a [u8], report: bool },
+    /// Report once when there is room to send, or the connection broke.
+    Writable { fd: Fd },
+    /// Report once when another thread called.
+    Notified,
+    /// Cancel what this token names. Never reported itself.
+    Cancel { target: Token },
+}
+
+/// What a driver reports.
+#[derive(Debug)]
+pub(crate) struct Completion {
+    pub(crate) token: Token,
+    /// As in a completion queue entry: negative errno, or a count.
+    pub(crate) result: i32,
+    /// More completions of the same operation will follow.
+    pub(crate) more: bool,
+    /// Received bytes.
+    pub(crate) links: Links,
+}
+
+/// How long a turn may wait for the first completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Not at all.
+    No,
+    /// At most this long.
+    For(Duration),
+    /// Until something happens.
+    Forever,
+}
+
+/// Counters of a driver, monotonic.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DriverStats {
+    pub(crate) enters: u64,
+    pub(crate) direct_calls: u64,
+    pub(crate) overflows: u64,
+}
+
+/// Kind of a socket to open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Domain {
+    Ipv4,
+    Ipv6,
+    Unix,
+}
+
+impl Domain {
+    pub(crate) const fn of(address: &Address) -> Self {
+        match address {
+            Address::Inet(std::net::SocketAddr::V4(_)) => Self::Ipv4,
+            Address::Inet(std::net::SocketAddr::V6(_)) => Self::Ipv6,
+            Address::Unix(_) => Self::Unix,
+        }
+    }
+}
+
+pub(crate) enum Driver {
+    Uring(Box<uring::Uring>),
+    #[cfg(feature = "sim")]
+    Sim(sim::Sim),
+}
+
+/// Calls the same method of whichever driver it is.
+macro_rules! delegate {
+    ($self:ident, $driver:ident => $call:expr) => {
+        match $self {
+            Driver::Uring($driver) => $call,
+            #[cfg(feature = "sim")]
+            Driver::Sim($driver) => $call,
+        }
+    };
+}
+
+impl Driver {
+    pub(crate) fn pool(&self) -> &Rc<Pool> {
+        delegate!(self, driver => driver.pool())
+    }
+
+    pub(crate) fn stats(&self) -> DriverStats {
+        delegate!(self, driver => driver.stats())
+    }
+
+    /// The clock.
+    pub(crate) fn now(&self) -> Time {
+        delegate!(self, driver => driver.now())
+    }
+
+    /// Queues an operation; it reaches the kernel with the next turn at the latest.
+    #[inline]
+    pub(crate) fn start(&mut self, operation: Operation<'_>, token: Token) {
+        delegate!(self, driver => driver.start(operation, token));
+    }
+
+    /// Submits everything queued, waits, and appends what completed. One system call.
+    pub(crate) fn turn(&mut self, wait: Wait, completions: &mut Vec<Completion>) {
+        delegate!(self, driver => driver.turn(wait, completions));
+    }
+
+    /// Opens a stream socket, bound to `source` if given.
+    pub(crate) fn open(&mut self, domain: Domain, source: Option<IpAddr>) -> Result<Fd, Errno> {
+        delegate!(self, driver => driver.open(domain, source))
+    }
+
+    /// Opens a listening socket that shares its address with other workers' sockets. Returns the address as bound.
+    #[cfg(feature = "sim")]
+    pub(crate) fn listen(&mut self, address: &Address, options: &ListenOptions) -> Result<(Fd, Address), Errno> {
+        match self {
+            Self::Uring(_) => {
+                let (fd, bound) = crate::socket::listen(address, options).map_err(|error| error.errno)?;
+                Ok((Fd(std::os::fd::IntoRawFd::into_raw_fd(fd)), bound))
+            }
+            Self::Sim(driver) => driver.listen(address, options),
+        }
+    }
+
+    /// Gives a descriptor back; `abort` sends a reset where there is a connection.
+    pub(crate) fn close(&mut self, fd: Fd, abort: bool) {
+        delegate!(self, driver => driver.close(fd, abort));
+    }
+
+    /// Ends the sending direction (FIN).
+    pub(crate) fn shutdown_write(&mut self, fd: Fd) -> Result<(), Errno> {
+        delegate!(self, driver => driver.shutdown_write(fd))
+    }
+
+    pub(crate) fn peer_address(&mut self, fd: Fd) -> Result<Address, Errno> {
+        delegate!(self, driver => driver.peer_address(fd))
+    }
+
+    pub(crate) fn set_options(&mut self, fd: Fd, options: &SocketOptions) -> Result<(), Errno> {
+        delegate!(self, driver => driver.set_options(fd, options))
+    }
+
+    /// `None` for sockets that are not TCP.
+    pub(crate) fn tcp_info(&mut self, fd: Fd) -> Option<TcpInfo> {
+        delegate!(self, driver => driver.tcp_info(fd))
+    }
+
+    /// Accepts one queued connection without waiting.
+    pub(crate) fn accept_queued(&mut self, fd: Fd) -> Result<Fd, Errno> {
+        delegate!(self, driver => driver.accept_queued(fd))
+    }
+
+    /// Called once nothing of this driver is in flight any more, or when waiting for that was given up.
+    pub(crate) fn retire(&mut self, in_flight: usize) {
+        match self {
+            Self::Uring(driver) => driver.retire(in_flight),
+            #[cfg(feature = "sim")]
+            Self::Sim(_) => assert_eq!(in_flight, 0, "the simulated kernel lost operations"),
+        }
+    }
+}

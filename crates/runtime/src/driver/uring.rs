@@ -1,0 +1,360 @@
+//! The driver of the product: one io_uring per worker thread.
+//!
+//! Owns the ring, the memory that queued operations point to until they are submitted, and the pool shared with the
+//! kernel. Never decides anything; never touches a buffer between its submission and its completion. Unsafe module:
+//! pushes submission entries, calls io_uring_enter(2), and closes descriptors.
+
+use super::{Completion, Domain, DriverStats, Fd, Operation, Wait};
+use crate::address::Address;
+use crate::capabilities::{Capabilities, Unavailable};
+use crate::errno::{Errno, outcome};
+use crate::pool::{BufferOptions, Links, Pool};
+use crate::remote::EventFd;
+use crate::slab::Token;
+use crate::socket::{SocketOptions, TcpInfo, errno_of, from_sock_addr, set_connection_options, tcp_info, to_sock_addr};
+use crate::sys;
+use crate::time::Time;
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::Fd as RingFd;
+use io_uring::{IoUring, cqueue, opcode};
+use socket2::{Protocol, SockAddr, Socket, Type};
+use std::io;
+use std::mem::ManuallyDrop;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Entries of the submission queue; a burst beyond it costs one more system call.
+pub(crate) const SUBMISSIONS: u32 = 1024;
+/// Entries of the completion queue. A burst of one completion for each of 8,192 sockets, twice over, fits.
+const COMPLETIONS: u32 = 16_384;
+/// The one group of provided buffers of a worker.
+pub(crate) const BUFFER_GROUP: u16 = 0;
+/// Pieces of one send: a longer queue goes out in several turns. Far below the kernel's UIO_MAXIOV.
+const SEND_PIECES_MAX: usize = 64;
+/// Bytes of one receive completion: bounds what one burst adds on top of a full queue.
+const RECEIVE_BYTES_MAX: u32 = 256 * 1024;
+/// Vectors, headers and addresses that may wait for one submission.
+const VECTORS_MAX: usize = 4096;
+const HEADERS_MAX: usize = 256;
+const ADDRESSES_MAX: usize = 64;
+/// Token of operations whose completion nobody waits for.
+const IGNORED: u64 = u64::MAX;
+
+pub(crate) struct Uring {
+    ring: IoUring,
+    /// Index of the registered ring descriptor, or the descriptor itself.
+    enter: sys::EnterTarget,
+    pool: Rc<Pool>,
+    capabilities: Capabilities,
+    /// What queued entries point to; emptied once they are submitted (the kernel copies them at submission,
+    /// IORING_FEAT_SUBMIT_STABLE). Capacities are reserved once, so that nothing moves.
+    vectors: Vec<libc::iovec>,
+    headers: Vec<libc::msghdr>,
+    addresses: Vec<SockAddr>,
+    /// Completions that were reaped while making room in a full submission queue.
+    early: Vec<Completion>,
+    event: Arc<EventFd>,
+    /// Where the kernel stores the counter of `event`.
+    event_value: Box<u64>,
+    start: Instant,
+    stats: DriverStats,
+}
+
+impl Uring {
+    /// Creates the ring on the thread that will use it.
+    pub(crate) fn new(
+        capabilities: &Capabilities,
+        buffers: BufferOptions,
+        event: Arc<EventFd>,
+    ) -> Result<Self, Unavailable> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETIONS)
+            .setup_r_disabled()
+            .dontfork()
+            .build(SUBMISSIONS)
+            .map_err(|error| Unavailable::from_setup(errno_of(&error)))?;
+        let pool = Pool::shared(buffers)
+            .map_err(|error| Unavailable::new("mapping the receive buffers", errno_of(&error)))?;
+        let (address, entries) = pool.shared_ring().expect("a shared pool has a shared ring");
+        // SAFETY: the ring of entries is page-aligned, has `entries` entries and stays mapped until `retire` saw the
+        // last completion (or leaked it): `Pool` is owned by `self.pool` and dropped after `self.ring`.
+        unsafe { ring.submitter().register_buf_ring_with_flags(address, entries, BUFFER_GROUP, 0) }
+            .map_err(|error| Unavailable::new("registering the receive buffers", errno_of(&error)))?;
+        restrict(&ring).map_err(|error| Unavailable::new("restricting the ring", errno_of(&error)))?;
+        ring.submitter()
+            .register_enable_rings()
+            .map_err(|error| Unavailable::new("enabling the ring", errno_of(&error)))?;
+        let enter = sys::EnterTarget::register(ring.as_raw_fd());
+        Ok(Self {
+            ring,
+            enter,
+            pool: Rc::new(pool),
+            capabilities: *capabilities,
+            vectors: Vec::with_capacity(VECTORS_MAX),
+            headers: Vec::with_capacity(HEADERS_MAX),
+            addresses: Vec::with_capacity(ADDRESSES_MAX),
+            early: Vec::new(),
+            event,
+            event_value: Box::new(0),
+            start: Instant::now(),
+            stats: DriverStats::default(),
+        })
+    }
+
+    pub(crate) const fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
+    pub(crate) const fn stats(&self) -> DriverStats {
+        self.stats
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        Time::from_nanos(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn start(&mut self, operation: Operation<'_>, token: Token) {
+        let entry = match operation {
+            Operation::Accept { fd } => {
+                opcode::AcceptMulti::new(RingFd(fd.0)).flags(libc::SOCK_CLOEXEC).build().user_data(token.pack())
+            }
+            Operation::Receive { fd } => self.receive_entry(fd).user_data(token.pack()),
+            Operation::Connect { fd, address } => self.connect_entry(fd, address).user_data(token.pack()),
+            Operation::Send { fd, links, report } => {
+                self.send_entry(fd, links).flags(report_flags(report)).user_data(token.pack())
+            }
+            Operation::SendBytes { fd, bytes, report } => {
+                let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                let entry = opcode::Send::new(RingFd(fd.0), bytes.as_ptr(), len).flags(sys::SEND_FLAGS).build();
+                entry.flags(report_flags(report)).user_data(token.pack())
+            }
+            Operation::Writable { fd } => {
+                opcode::PollAdd::new(RingFd(fd.0), libc::POLLOUT as u32).build().user_data(token.pack())
+            }
+            Operation::Notified => {
+                let value: *mut u64 = &mut *self.event_value;
+                opcode::Read::new(RingFd(self.event.as_raw_fd()), value.cast(), 8).build().user_data(token.pack())
+            }
+            Operation::Cancel { target } => {
+                opcode::AsyncCancel::new(target.pack()).build().flags(Flags::SKIP_SUCCESS).user_data(IGNORED)
+            }
+        };
+        self.push(&entry);
+    }
+
+    fn receive_entry(&self, fd: Fd) -> Entry {
+        if !self.capabilities.bundles {
+            return opcode::RecvMulti::new(RingFd(fd.0), BUFFER_GROUP).build();
+        }
+        let mut entry = opcode::RecvMultiBundle::new(RingFd(fd.0), BUFFER_GROUP).build();
+        sys::set_entry_len(&mut entry, RECEIVE_BYTES_MAX.max(self.pool.buffer_size()));
+        entry
+    }
+
+    fn connect_entry(&mut self, fd: Fd, address: &Address) -> Entry {
+        if self.addresses.len() == ADDRESSES_MAX {
+            self.flush();
+        }
+        // A path that is too long was refused by the configuration's check; the empty path makes connect fail.
+        let address = to_sock_addr(address).unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)).into());
+        self.addresses.push(address);
+        let address = &self.addresses[self.addresses.len() - 1];
+        opcode::Connect::new(RingFd(fd.0), address.as_ptr().cast(), address.len()).build()
+    }
+
+    fn send_entry(&mut self, fd: Fd, links: &Links) -> Entry {
+        let pool = self.pool.clone();
+        let mut slices = pool.slices(links).take(SEND_PIECES_MAX).peekable();
+        let first = slices.next().unwrap_or_default();
+        if slices.peek().is_none() {
+            return opcode::Send::new(RingFd(fd.0), first.as_ptr(), first.len() as u32).flags(sys::SEND_FLAGS).build();
+        }
+        if self.vectors.len() + SEND_PIECES_MAX > VECTORS_MAX || self.headers.len() == HEADERS_MAX {
+            self.flush();
+        }
+        let start = self.vectors.len();
+        for slice in std::iter::once(first).chain(slices) {
+            self.vectors.push(libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() });
+        }
+        self.headers.push(sys::message_header(&mut self.vectors[start..]));
+        let header = &self.headers[self.headers.len() - 1];
+        opcode::SendMsg::new(RingFd(fd.0), header).flags(sys::SEND_FLAGS as u32).build()
+    }
+
+    fn push(&mut self, entry: &Entry) {
+        if self.ring.submission().is_full() {
+            self.flush();
+        }
+        // SAFETY: every address in the entry outlives its use: vectors, headers and addresses stay in `self` until
+        // the queue was submitted; send buffers stay in the in-flight table until the turn that submitted them is
+        // over (MSG_DONTWAIT: the kernel is done with them when io_uring_enter returns); receive buffers belong to the
+        // pool; `event_value` is boxed in `self`.
+        let pushed = unsafe { self.ring.submission().push(entry) };
+        assert!(pushed.is_ok(), "no room in a submission queue that was just flushed");
+    }
+
+    /// Submits what is queued without waiting, to make room. Completions that appear are kept for the turn.
+    fn flush(&mut self) {
+        let mut early = std::mem::take(&mut self.early);
+        while !self.ring.submission().is_empty() {
+            self.enter(Wait::No);
+            self.reap(&mut early);
+        }
+        self.early = early;
+        self.forget_submitted();
+    }
+
+    fn forget_submitted(&mut self) {
+        self.vectors.clear();
+        self.headers.clear();
+        self.addresses.clear();
+    }
+
+    pub(crate) fn turn(&mut self, wait: Wait, completions: &mut Vec<Completion>) {
+        self.pool.publish();
+        completions.append(&mut self.early);
+        let wait = if completions.is_empty() { wait } else { Wait::No };
+        self.enter(wait);
+        self.reap(completions);
+        // An overflow is kept by the kernel (IORING_FEAT_NODROP) and flushed by the next call; entries that were not
+        // consumed (ENOMEM for a request) are submitted by it too. Their memory must stay until then.
+        while self.ring.submission().cq_overflow() || !self.ring.submission().is_empty() {
+            self.stats.overflows += u64::from(self.ring.submission().cq_overflow());
+            self.enter(Wait::No);
+            self.reap(completions);
+        }
+        self.forget_submitted();
+    }
+
+    fn enter(&mut self, wait: Wait) {
+        self.stats.enters += 1;
+        let queued = self.ring.submission().len() as u32;
+        match self.enter.enter(queued, wait) {
+            // ETIME: the wait was over. EINTR: a signal; the loop comes back. EBUSY and EAGAIN: completions must be
+            // reaped first, or memory is short; what was not submitted stays queued.
+            Ok(()) | Err(Errno(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
+            Err(errno) => panic!("io_uring_enter failed: {errno}; the ring cannot be used any more"),
+        }
+    }
+
+    fn reap(&mut self, completions: &mut Vec<Completion>) {
+        for entry in self.ring.completion() {
+            if entry.user_data() == IGNORED {
+                continue;
+            }
+            let links = match cqueue::buffer_select(entry.flags()) {
+                Some(first) => {
+                    let links = self.pool.received(first, u32::try_from(entry.result()).unwrap_or(0));
+                    if entry.result() > 0 {
+                        links
+                    } else {
+                        self.pool.release(links);
+                        Links::EMPTY
+                    }
+                }
+                None => Links::EMPTY,
+            };
+            completions.push(Completion {
+                token: Token::unpack(entry.user_data()),
+                result: entry.result(),
+                more: cqueue::more(entry.flags()),
+                links,
+            });
+        }
+    }
+
+    pub(crate) fn open(&mut self, domain: Domain, source: Option<IpAddr>) -> Result<Fd, Errno> {
+        self.stats.direct_calls += 1;
+        let (domain, protocol) = match domain {
+            Domain::Ipv4 => (socket2::Domain::IPV4, Some(Protocol::TCP)),
+            Domain::Ipv6 => (socket2::Domain::IPV6, Some(Protocol::TCP)),
+            Domain::Unix => (socket2::Domain::UNIX, None),
+        };
+        // Blocking on purpose: with O_NONBLOCK the kernel would report EAGAIN instead of waiting for us.
+        let socket = Socket::new_raw(domain, Type::STREAM.cloexec(), protocol).map_err(|error| errno_of(&error))?;
+        if let Some(source) = source {
+            self.stats.direct_calls += 2;
+            sys::bind_address_no_port(&socket).map_err(|error| errno_of(&error))?;
+            socket.bind(&SocketAddr::new(source, 0).into()).map_err(|error| errno_of(&error))?;
+        }
+        Ok(Fd(socket.into_raw_fd()))
+    }
+
+    pub(crate) fn close(&mut self, fd: Fd, abort: bool) {
+        self.stats.direct_calls += 1;
+        // SAFETY: the runtime's socket table owns the descriptor, gives it up with this call, and made sure that no
+        // operation on it is in flight.
+        let socket = unsafe { Socket::from_raw_fd(fd.0) };
+        if abort {
+            self.stats.direct_calls += 1;
+            // Linger zero makes close(2) send a reset (socket(7)). Fails on UNIX sockets, which have no resets.
+            let _ = socket.set_linger(Some(Duration::ZERO));
+        }
+        drop(socket);
+    }
+
+    pub(crate) fn shutdown_write(&mut self, fd: Fd) -> Result<(), Errno> {
+        self.direct(fd, |socket| socket.shutdown(std::net::Shutdown::Write))
+    }
+
+    pub(crate) fn peer_address(&mut self, fd: Fd) -> Result<Address, Errno> {
+        self.direct(fd, |socket| socket.peer_addr()).map(|address| from_sock_addr(&address))
+    }
+
+    pub(crate) fn set_options(&mut self, fd: Fd, options: &SocketOptions) -> Result<(), Errno> {
+        self.direct(fd, |socket| set_connection_options(socket, options))
+    }
+
+    pub(crate) fn tcp_info(&mut self, fd: Fd) -> Option<TcpInfo> {
+        self.stats.direct_calls += 1;
+        // SAFETY: the socket table keeps the descriptor open for the duration of this call.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd.0) };
+        tcp_info(fd)
+    }
+
+    pub(crate) fn accept_queued(&mut self, fd: Fd) -> Result<Fd, Errno> {
+        self.stats.direct_calls += 1;
+        outcome(sys::accept_nonblocking(fd.0)).map(|fd| Fd(fd as i32))
+    }
+
+    fn direct<T>(&mut self, fd: Fd, call: impl FnOnce(&Socket) -> io::Result<T>) -> Result<T, Errno> {
+        self.stats.direct_calls += 1;
+        // SAFETY: the socket table keeps the descriptor open; `ManuallyDrop` leaves closing it to the table.
+        let socket = ManuallyDrop::new(unsafe { Socket::from_raw_fd(fd.0) });
+        call(&socket).map_err(|error| errno_of(&error))
+    }
+
+    /// Before `self` is dropped: if operations are still in flight, their memory must outlive them.
+    pub(crate) fn retire(&mut self, in_flight: usize) {
+        if in_flight == 0 {
+            return;
+        }
+        match Rc::get_mut(&mut self.pool) {
+            Some(pool) => pool.leak(),
+            None => std::mem::forget(self.pool.clone()),
+        }
+        std::mem::forget(std::mem::take(&mut self.event_value));
+    }
+}
+
+/// Sends report only failures and short counts unless asked.
+const fn report_flags(report: bool) -> Flags {
+    if report { Flags::empty() } else { Flags::SKIP_SUCCESS }
+}
+
+/// After this the ring can do nothing but what the driver uses, and nothing can be registered any more.
+fn restrict(ring: &IoUring) -> io::Result<()> {
+    use io_uring::register::Restriction;
+    let mut allowed: Vec<Restriction> = Capabilities::OPCODES.iter().map(|&code| Restriction::sqe_op(code)).collect();
+    allowed.push(Restriction::sqe_flags_allowed((Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS).bits()));
+    // IORING_REGISTER_RING_FDS (20) and IORING_REGISTER_ENABLE_RINGS (12): io_uring_register(2).
+    allowed.push(Restriction::register_op(20));
+    allowed.push(Restriction::register_op(12));
+    ring.submitter().register_restrictions(&mut allowed)
+}

@@ -1,0 +1,90 @@
+//! Deliberate faults, each a mistake that was made in the field. Compiled in only with the feature `mutants`; the
+//! simulation must catch every one of them (docs/decisions/D13-driver-enum.md). Without the feature `active` is a
+//! constant `false`.
+
+/// A mistake that can be switched on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Fault {
+    /// A receive that found the ring dry is never armed again.
+    NoRearmAfterNoBuffers = 1,
+    /// A receive that ended without error is taken to be still armed.
+    MoreFlagIgnored,
+    /// Receives that wait for buffers are forgotten when buffers come back.
+    StarvedNotFed,
+    /// What a short send left is dropped.
+    ShortSendNotResumed,
+    /// What a short send left is sent again from its first byte.
+    ShortSendRestarted,
+    /// The buffers of a bundle behind its first are mistaken for others.
+    BundleMisread,
+    /// An orderly end is passed on as a reset.
+    EndSentAsReset,
+    /// A reset is passed on as an orderly end.
+    ResetSentAsEnd,
+    /// The end of one direction ends the other at once.
+    HalfCloseForgotten,
+    /// Leases of a broken relay are never given back.
+    LeasesLeaked,
+    /// A paused receive is never resumed.
+    PauseNotResumed,
+    /// The end is passed on before the bytes in front of it.
+    EndOvertakesBytes,
+    /// A descriptor is closed although operations on it are in flight.
+    ClosedInFlight,
+    /// A failed connect does not give its reservation back.
+    ReservationLeaked,
+    /// Nothing is received while bytes wait to be sent, and nobody looks again.
+    WritableNotAwaited,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::NoRearmAfterNoBuffers,
+        Self::MoreFlagIgnored,
+        Self::StarvedNotFed,
+        Self::ShortSendNotResumed,
+        Self::ShortSendRestarted,
+        Self::BundleMisread,
+        Self::EndSentAsReset,
+        Self::ResetSentAsEnd,
+        Self::HalfCloseForgotten,
+        Self::LeasesLeaked,
+        Self::PauseNotResumed,
+        Self::EndOvertakesBytes,
+        Self::ClosedInFlight,
+        Self::ReservationLeaked,
+        Self::WritableNotAwaited,
+    ];
+}
+
+#[cfg(feature = "mutants")]
+mod switch {
+    use super::Fault;
+    use std::cell::Cell;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Fault>> = const { Cell::new(None) };
+    }
+
+    /// Whether the fault is switched on for this thread.
+    pub fn active(fault: Fault) -> bool {
+        ACTIVE.get() == Some(fault)
+    }
+
+    /// Switches one fault on for this thread, or all off.
+    pub fn set(fault: Option<Fault>) {
+        ACTIVE.set(fault);
+    }
+}
+
+#[cfg(feature = "mutants")]
+pub use switch::{active, set};
+
+/// Never, without the feature `mutants`.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub const fn active(_: Fault) -> bool {
+    false
+}

@@ -1,0 +1,392 @@
+//! Streams, listeners and the futures of their operations.
+//!
+//! Everything here borrows from the in-flight table by token and is cancelled when dropped. A `Stream` owns its socket;
+//! its operations hold the runtime, not the stream, so that a relay can keep both in one struct.
+
+use crate::address::Address;
+use crate::driver::{Domain, Fd};
+use crate::errno::Errno;
+use crate::pool::Leases;
+use crate::reactor::{Received, Sent, SocketSlot};
+use crate::slab::Token;
+use crate::socket::{SocketOptions, TcpInfo};
+use crate::{Handle, Inner};
+use std::fmt;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+/// A connected stream socket. Dropping it closes it in order (FIN), as soon as its operations are over.
+pub struct Stream {
+    runtime: Rc<Inner>,
+    socket: SocketSlot,
+    /// Dropping sends a reset.
+    abort: bool,
+}
+
+impl Stream {
+    fn new(runtime: Rc<Inner>, fd: Fd) -> Self {
+        let socket = runtime.reactor.borrow_mut().adopt(fd);
+        Self { runtime, socket, abort: false }
+    }
+
+    /// Starts to receive into the worker's buffers, as often as bytes come.
+    pub fn receive(&self) -> Receive {
+        let token = self.runtime.reactor.borrow_mut().receive(&self.socket);
+        Receive { runtime: self.runtime.clone(), token }
+    }
+
+    /// Starts to send as much as there is room for now. With `report`, whoever polls is woken by success too; without,
+    /// only when something was left: success is then seen by whoever polls later. The whole of `leases` counts as one
+    /// send up to 64 pieces; what is beyond comes back as rest.
+    pub fn send(&self, leases: Leases, report: bool) -> Send {
+        let token = self.runtime.reactor.borrow_mut().send(&self.socket, leases.into_links(), report);
+        Send { runtime: self.runtime.clone(), token }
+    }
+
+    /// The same for bytes outside of the worker's buffers, the first `sent` of which are done already.
+    pub fn send_bytes(&self, bytes: Box<[u8]>, sent: u32, report: bool) -> Send {
+        let token = self.runtime.reactor.borrow_mut().send_bytes(&self.socket, bytes, sent, report);
+        Send { runtime: self.runtime.clone(), token }
+    }
+
+    /// Resolves when there is room to send, or the connection broke (the next send will tell).
+    pub fn writable(&self) -> Once {
+        let token = self.runtime.reactor.borrow_mut().writable(&self.socket);
+        Once { runtime: self.runtime.clone(), token, spent: false }
+    }
+
+    /// Ends the sending direction (FIN). An error means that the connection is gone already.
+    ///
+    /// # Errors
+    /// The error of shutdown(2).
+    pub fn shutdown_write(&self) -> Result<(), Errno> {
+        let mut reactor = self.runtime.reactor.borrow_mut();
+        let fd = reactor.fd(&self.socket);
+        reactor.driver.shutdown_write(fd)
+    }
+
+    /// Closes with a reset instead of an orderly end, where the protocol has resets (TCP).
+    pub fn abort(mut self) {
+        self.abort = true;
+    }
+
+    /// The other end's address.
+    ///
+    /// # Errors
+    /// ENOTCONN when the connection is gone already.
+    pub fn peer_address(&self) -> Result<Address, Errno> {
+        let mut reactor = self.runtime.reactor.borrow_mut();
+        let fd = reactor.fd(&self.socket);
+        reactor.driver.peer_address(fd)
+    }
+
+    /// Sets socket options; those that the protocol does not have are refused.
+    ///
+    /// # Errors
+    /// The error of setsockopt(2).
+    pub fn set_options(&self, options: &SocketOptions) -> Result<(), Errno> {
+        let mut reactor = self.runtime.reactor.borrow_mut();
+        let fd = reactor.fd(&self.socket);
+        reactor.driver.set_options(fd, options)
+    }
+
+    /// What the kernel knows of the connection; `None` if it is not TCP.
+    pub fn tcp_info(&self) -> Option<TcpInfo> {
+        let mut reactor = self.runtime.reactor.borrow_mut();
+        let fd = reactor.fd(&self.socket);
+        reactor.driver.tcp_info(fd)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.runtime.reactor.borrow_mut().close(&self.socket, self.abort);
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Stream").field(&self.socket).finish()
+    }
+}
+
+/// Receiving, until the end, an error, or a pause. Dropping it cancels; bytes not taken by then are lost.
+pub struct Receive {
+    runtime: Rc<Inner>,
+    token: Token,
+}
+
+impl Receive {
+    /// What has arrived since the last time: `Some` bytes, or `None` at the end. Bytes come before the end or the error
+    /// behind them.
+    ///
+    /// # Errors
+    /// The error that broke the connection.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Leases>, Errno>> {
+        let received = self.runtime.reactor.borrow_mut().poll_receive(self.token, context.waker());
+        match received {
+            Received::Bytes(links) => Poll::Ready(Ok(Some(Leases::new(&self.runtime.pool, links)))),
+            Received::End => Poll::Ready(Ok(None)),
+            Received::Failed(errno) => Poll::Ready(Err(errno)),
+            Received::Pending => Poll::Pending,
+        }
+    }
+
+    /// The same as a future.
+    ///
+    /// # Errors
+    /// The error that broke the connection.
+    pub async fn next(&mut self) -> Result<Option<Leases>, Errno> {
+        std::future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// Stops receiving; what the kernel has under way still arrives, nothing is lost.
+    pub fn pause(&mut self) {
+        self.runtime.reactor.borrow_mut().pause_receive(self.token);
+    }
+
+    /// Receives again after a pause.
+    pub fn resume(&mut self) {
+        self.runtime.reactor.borrow_mut().resume_receive(self.token);
+    }
+}
+
+impl Drop for Receive {
+    fn drop(&mut self) {
+        self.runtime.reactor.borrow_mut().abandon(self.token);
+    }
+}
+
+impl fmt::Debug for Receive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Receive").field(&self.token).finish()
+    }
+}
+
+/// What a send left.
+#[derive(Debug)]
+pub enum Unsent {
+    /// From the worker's buffers.
+    Leases(Leases),
+    /// From memory of its own; the first `sent` bytes are done.
+    Bytes {
+        /// The whole, as given to `send_bytes`.
+        bytes: Box<[u8]>,
+        /// How many of the first are done.
+        sent: u32,
+    },
+}
+
+/// The outcome of a send, known by the end of the turn in which it was started.
+#[derive(Debug)]
+pub enum SendOutcome {
+    /// The kernel took everything.
+    All,
+    /// There was no room for the rest: wait for [`Stream::writable`].
+    Full(Unsent),
+    /// The connection is broken.
+    Failed(Unsent, Errno),
+}
+
+/// A send under way. Dropping it forgets the outcome; the bytes are sent all the same.
+pub struct Send {
+    runtime: Rc<Inner>,
+    token: Token,
+}
+
+impl Send {
+    /// The outcome, once; polling again says `All`.
+    pub fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<SendOutcome> {
+        let sent = self.runtime.reactor.borrow_mut().poll_send(self.token, context.waker());
+        let (unsent, error) = match sent {
+            Sent::Pending => return Poll::Pending,
+            Sent::All => return Poll::Ready(SendOutcome::All),
+            Sent::Rest { links, error } => (Unsent::Leases(Leases::new(&self.runtime.pool, links)), error),
+            Sent::RestBytes { bytes, sent, error } => (Unsent::Bytes { bytes, sent }, error),
+        };
+        Poll::Ready(match error {
+            Some(errno) => SendOutcome::Failed(unsent, errno),
+            None => SendOutcome::Full(unsent),
+        })
+    }
+}
+
+impl Future for Send {
+    type Output = SendOutcome;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<SendOutcome> {
+        self.poll_outcome(context)
+    }
+}
+
+impl Drop for Send {
+    fn drop(&mut self) {
+        self.runtime.reactor.borrow_mut().abandon(self.token);
+    }
+}
+
+impl fmt::Debug for Send {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Send").field(&self.token).finish()
+    }
+}
+
+/// An operation with one result. Dropping it cancels.
+pub struct Once {
+    runtime: Rc<Inner>,
+    token: Token,
+    spent: bool,
+}
+
+impl Future for Once {
+    type Output = Result<u32, Errno>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        assert!(!self.spent, "polled after its result");
+        let result = self.runtime.reactor.borrow_mut().poll_once(self.token, context.waker());
+        match result {
+            Some(result) => {
+                self.spent = true;
+                Poll::Ready(result)
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Once {
+    fn drop(&mut self) {
+        if !self.spent {
+            self.runtime.reactor.borrow_mut().abandon(self.token);
+        }
+    }
+}
+
+impl fmt::Debug for Once {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Once").field(&self.token).finish()
+    }
+}
+
+/// A connection being made. Dropping it gives up.
+#[derive(Debug)]
+pub struct Connect {
+    stream: Option<Stream>,
+    once: Once,
+}
+
+impl Connect {
+    pub(crate) fn start(
+        handle: &Handle,
+        address: &Address,
+        source: Option<IpAddr>,
+        options: &SocketOptions,
+    ) -> Result<Self, Errno> {
+        let runtime = handle.0.clone();
+        let fd = runtime.reactor.borrow_mut().driver.open(Domain::of(address), source)?;
+        let stream = Stream::new(runtime.clone(), fd);
+        if *options != SocketOptions::default() && matches!(address, Address::Inet(_)) {
+            stream.set_options(options)?;
+        }
+        let token = runtime.reactor.borrow_mut().connect(&stream.socket, address);
+        Ok(Self { stream: Some(stream), once: Once { runtime, token, spent: false } })
+    }
+}
+
+impl Future for Connect {
+    type Output = Result<Stream, Errno>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match Pin::new(&mut self.once).poll(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(_)) => Poll::Ready(self.stream.take().ok_or(Errno::CANCELED)),
+            Poll::Ready(Err(errno)) => Poll::Ready(Err(errno)),
+        }
+    }
+}
+
+/// A listening socket of this worker.
+pub struct Listener {
+    runtime: Rc<Inner>,
+    socket: SocketSlot,
+}
+
+impl Listener {
+    pub(crate) fn new(runtime: Rc<Inner>, fd: Fd) -> Self {
+        let socket = runtime.reactor.borrow_mut().adopt(fd);
+        Self { runtime, socket }
+    }
+
+    /// Starts to accept, again and again until it fails or is dropped.
+    pub fn accept(&self) -> Accept {
+        let token = self.runtime.reactor.borrow_mut().accept(&self.socket);
+        Accept { runtime: self.runtime.clone(), token }
+    }
+
+    /// Takes one connection that the kernel has queued, without waiting. For the end of a listener: closing it would
+    /// reset what is queued. EAGAIN: nothing is queued.
+    ///
+    /// # Errors
+    /// The error of accept4(2).
+    pub fn accept_queued(&self) -> Result<Stream, Errno> {
+        let mut reactor = self.runtime.reactor.borrow_mut();
+        let fd = reactor.fd(&self.socket);
+        let accepted = reactor.driver.accept_queued(fd)?;
+        drop(reactor);
+        Ok(Stream::new(self.runtime.clone(), accepted))
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.runtime.reactor.borrow_mut().close(&self.socket, false);
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Listener").field(&self.socket).finish()
+    }
+}
+
+/// Accepting under way. Connections that it gathered and nobody took are reset when it is dropped: use
+/// [`Accept::stop`] to keep them.
+pub struct Accept {
+    runtime: Rc<Inner>,
+    token: Token,
+}
+
+impl Accept {
+    /// The next connection, or the error that ended accepting; start a new [`Accept`] after an error.
+    ///
+    /// # Errors
+    /// EMFILE and ENFILE when descriptors ran out; ECANCELED after `stop`.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Stream, Errno>> {
+        let accepted = self.runtime.reactor.borrow_mut().poll_accept(self.token, context.waker());
+        match accepted {
+            Some(Ok(fd)) => Poll::Ready(Ok(Stream::new(self.runtime.clone(), fd))),
+            Some(Err(errno)) => Poll::Ready(Err(errno)),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Cancels; connections accepted meanwhile still come, then ECANCELED.
+    pub fn stop(&mut self) {
+        self.runtime.reactor.borrow_mut().cancel(self.token);
+    }
+}
+
+impl Drop for Accept {
+    fn drop(&mut self) {
+        self.runtime.reactor.borrow_mut().abandon(self.token);
+    }
+}
+
+impl fmt::Debug for Accept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Accept").field(&self.token).finish()
+    }
+}

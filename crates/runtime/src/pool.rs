@@ -1,0 +1,416 @@
+//! The receive buffers of one worker: who has which one, and leases on those that hold received bytes.
+//!
+//! A buffer is in exactly one of three places: with the kernel (published in the provided-buffer ring, or taken by the
+//! simulated kernel), lent out as part of a [`Leases`], or idle. Leases return their buffers when dropped; returned
+//! ones are published again before the next system call, last returned first, so that a lightly loaded worker touches
+//! few pages. Unsafe module: turns buffer numbers into slices and writes the ring shared with the kernel.
+
+use crate::memory::Mapping;
+use io_uring::types::BufRingEntry;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// Bounds of `BufferOptions::count`.
+pub const BUFFERS_MIN: u16 = 16;
+/// The kernel's limit for one ring (io_uring_register_buf_ring(3)).
+pub const BUFFERS_MAX: u16 = 32_768;
+/// Buffers published at first; doubled each time the ring runs dry although idle buffers exist.
+const PUBLISHED_FIRST: u16 = 256;
+const NONE: u16 = u16::MAX;
+
+/// Number and size of a worker's receive buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferOptions {
+    /// A power of two, [`BUFFERS_MIN`] to [`BUFFERS_MAX`].
+    pub count: u16,
+    /// Bytes of each, a power of two.
+    pub size: u32,
+}
+
+/// A piece of a buffer that holds received bytes, and the piece that follows it.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    next: u16,
+    offset: u32,
+    len: u32,
+    lent: bool,
+}
+
+/// Buffers in order of arrival, without the pool they belong to. Lives in tables of this crate only; whoever holds one
+/// must turn it into [`Leases`] or release it.
+#[derive(Debug)]
+pub(crate) struct Links {
+    head: u16,
+    tail: u16,
+    count: u16,
+    bytes: u32,
+}
+
+impl Links {
+    pub(crate) const EMPTY: Self = Self { head: NONE, tail: NONE, count: 0, bytes: 0 };
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+pub(crate) struct Pool {
+    memory: Mapping,
+    size: u32,
+    count: u16,
+    pieces: Box<[Cell<Piece>]>,
+    /// Neither published nor lent.
+    idle: RefCell<Vec<u16>>,
+    published: RefCell<Published>,
+    /// How many to keep published.
+    target: Cell<u16>,
+    lent: Cell<u16>,
+}
+
+/// What the kernel may write into.
+enum Published {
+    /// Shared with the kernel (io_uring_register_buf_ring(3)).
+    Ring(SharedRing),
+    /// The simulated kernel takes from the front.
+    #[cfg_attr(not(feature = "sim"), allow(dead_code))]
+    Queue(VecDeque<u16>),
+}
+
+struct SharedRing {
+    entries: Mapping,
+    /// Which buffer was published in which entry; the kernel consumes entries in order.
+    slots: Box<[u16]>,
+    /// The entry of each published buffer.
+    positions: Box<[u16]>,
+    tail: u16,
+    /// Consumed entries as far as completions told.
+    head: u16,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("count", &self.count).field("lent", &self.lent.get()).finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    /// A pool whose published buffers are in memory shared with the kernel; nothing is published yet.
+    pub(crate) fn shared(options: BufferOptions) -> io::Result<Self> {
+        let count = usize::from(options.count);
+        let ring = SharedRing {
+            entries: Mapping::new(count * size_of::<BufRingEntry>())?,
+            slots: vec![NONE; count].into(),
+            positions: vec![NONE; count].into(),
+            tail: 0,
+            head: 0,
+        };
+        Self::new(options, Published::Ring(ring))
+    }
+
+    /// A pool for the simulated kernel.
+    #[cfg(feature = "sim")]
+    pub(crate) fn simulated(options: BufferOptions) -> io::Result<Self> {
+        Self::new(options, Published::Queue(VecDeque::new()))
+    }
+
+    fn new(options: BufferOptions, published: Published) -> io::Result<Self> {
+        let BufferOptions { count, size } = options;
+        assert!(count.is_power_of_two() && (BUFFERS_MIN..=BUFFERS_MAX).contains(&count), "buffers: count {count}");
+        assert!(size.is_power_of_two(), "buffers: size {size}");
+        let unused = Piece { next: NONE, offset: 0, len: 0, lent: false };
+        Ok(Self {
+            memory: Mapping::new(usize::from(count) * size as usize)?,
+            size,
+            count,
+            pieces: vec![Cell::new(unused); usize::from(count)].into(),
+            idle: RefCell::new((0..count).rev().collect()),
+            published: RefCell::new(published),
+            target: Cell::new(PUBLISHED_FIRST.min(count)),
+            lent: Cell::new(0),
+        })
+    }
+
+    pub(crate) const fn buffer_size(&self) -> u32 {
+        self.size
+    }
+
+    pub(crate) const fn count(&self) -> u16 {
+        self.count
+    }
+
+    /// Buffers lent out now.
+    pub(crate) fn lent(&self) -> u16 {
+        self.lent.get()
+    }
+
+    /// Buffers that could be received into now or after the next publishing.
+    pub(crate) fn available(&self) -> u16 {
+        self.count - self.lent.get()
+    }
+
+    /// Address and number of entries of the shared ring, for its registration.
+    pub(crate) fn shared_ring(&self) -> Option<(u64, u16)> {
+        match &*self.published.borrow() {
+            Published::Ring(ring) => Some((ring.entries.start().as_ptr() as u64, self.count)),
+            Published::Queue(_) => None,
+        }
+    }
+
+    /// The kernel found nothing published: publish more from now on.
+    pub(crate) fn ran_dry(&self) {
+        self.target.set(self.target.get().saturating_mul(2).min(self.count));
+    }
+
+    /// Hands idle buffers to the kernel up to the target. `true` if any was handed over.
+    pub(crate) fn publish(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let target = self.target.get();
+        match &mut *self.published.borrow_mut() {
+            Published::Queue(queue) => {
+                let wanted = usize::from(target).saturating_sub(queue.len()).min(idle.len());
+                let kept = idle.len() - wanted;
+                queue.extend(idle.drain(kept..).rev());
+                wanted > 0
+            }
+            Published::Ring(ring) => {
+                let mut any = false;
+                while ring.tail.wrapping_sub(ring.head) < target {
+                    let Some(buffer) = idle.pop() else { break };
+                    let address = self.memory.range(usize::from(buffer) * self.size as usize, self.size as usize);
+                    ring.write(buffer, address, self.size);
+                    any = true;
+                }
+                if any {
+                    ring.store_tail();
+                }
+                any
+            }
+        }
+    }
+
+    /// A completion said that `len` bytes were received into the buffer `first` and, in a bundle, those published
+    /// behind it. Must be called when the completion is reaped, before anything is published again: a bundle names
+    /// only its first buffer.
+    pub(crate) fn received(&self, first: u16, len: u32) -> Links {
+        let Published::Ring(ring) = &mut *self.published.borrow_mut() else { return Links::EMPTY };
+        let mut links = Links::EMPTY;
+        let mut position = ring.positions[usize::from(first)];
+        assert!(position != NONE, "the kernel used buffer {first}, which was not published");
+        let mut rest = len;
+        loop {
+            let buffer = ring.slots[usize::from(position)];
+            assert!(ring.positions[usize::from(buffer)] == position, "a bundle reached a buffer not published");
+            ring.positions[usize::from(buffer)] = NONE;
+            ring.head = ring.head.wrapping_add(1);
+            self.lend(&mut links, buffer, rest.min(self.size));
+            rest = rest.saturating_sub(self.size);
+            if rest == 0 {
+                return links;
+            }
+            position = (position + 1) & (self.count - 1);
+        }
+    }
+
+    /// The simulated kernel receives: takes a published buffer and fills it through `fill`, which returns the bytes
+    /// written. `false` if nothing is published.
+    #[cfg(feature = "sim")]
+    pub(crate) fn receive_with(&self, links: &mut Links, fill: impl FnOnce(&mut [u8]) -> usize) -> bool {
+        let buffer = match &mut *self.published.borrow_mut() {
+            Published::Queue(queue) => queue.pop_front(),
+            Published::Ring(_) => None,
+        };
+        let Some(buffer) = buffer else { return false };
+        let start = self.memory.range(usize::from(buffer) * self.size as usize, self.size as usize);
+        // SAFETY: the buffer was published and is now in nobody's hands but ours; the range is inside the mapping.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.size as usize) };
+        let len = fill(bytes).min(self.size as usize);
+        self.lend(links, buffer, len as u32);
+        true
+    }
+
+    fn lend(&self, links: &mut Links, buffer: u16, len: u32) {
+        self.pieces[usize::from(buffer)].set(Piece { next: NONE, offset: 0, len, lent: true });
+        self.lent.set(self.lent.get() + 1);
+        if links.tail == NONE {
+            links.head = buffer;
+        } else {
+            let tail = &self.pieces[usize::from(links.tail)];
+            tail.set(Piece { next: buffer, ..tail.get() });
+        }
+        links.tail = buffer;
+        links.count += 1;
+        links.bytes += len;
+    }
+
+    /// Joins `more` behind `links`.
+    pub(crate) fn append(&self, links: &mut Links, more: Links) {
+        if more.is_empty() {
+            return;
+        }
+        if links.is_empty() {
+            *links = more;
+            return;
+        }
+        let tail = &self.pieces[usize::from(links.tail)];
+        tail.set(Piece { next: more.head, ..tail.get() });
+        links.tail = more.tail;
+        links.count += more.count;
+        links.bytes += more.bytes;
+    }
+
+    /// Gives back the buffers of the first `n` bytes; a buffer of which bytes are left stays.
+    pub(crate) fn advance(&self, links: &mut Links, n: u32) {
+        assert!(n <= links.bytes, "more bytes were sent than there were");
+        let mut rest = n;
+        while links.head != NONE {
+            let cell = &self.pieces[usize::from(links.head)];
+            let piece = cell.get();
+            if piece.len > rest {
+                cell.set(Piece { offset: piece.offset + rest, len: piece.len - rest, ..piece });
+                break;
+            }
+            rest -= piece.len;
+            self.pop(links);
+        }
+        links.bytes -= n;
+    }
+
+    pub(crate) fn release(&self, mut links: Links) {
+        while links.head != NONE {
+            self.pop(&mut links);
+        }
+    }
+
+    fn pop(&self, links: &mut Links) {
+        let buffer = links.head;
+        let piece = self.pieces[usize::from(buffer)].get();
+        assert!(piece.lent, "a buffer was given back twice");
+        self.pieces[usize::from(buffer)].set(Piece { next: NONE, offset: 0, len: 0, lent: false });
+        links.head = piece.next;
+        links.count -= 1;
+        if links.head == NONE {
+            links.tail = NONE;
+        }
+        self.lent.set(self.lent.get() - 1);
+        self.idle.borrow_mut().push(buffer);
+    }
+
+    /// The bytes of `links` in order, piece by piece.
+    pub(crate) fn slices<'a>(&'a self, links: &'a Links) -> impl Iterator<Item = &'a [u8]> {
+        let mut next = links.head;
+        std::iter::from_fn(move || {
+            if next == NONE {
+                return None;
+            }
+            let piece = self.pieces[usize::from(next)].get();
+            let start = usize::from(next) * self.size as usize + piece.offset as usize;
+            let start = self.memory.range(start, piece.len as usize);
+            next = piece.next;
+            // SAFETY: the buffer is lent (it is in `links`, which borrows it for 'a), so neither the kernel nor
+            // anybody else writes to it until it is given back, which takes `&mut` or ownership of `links`.
+            Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), piece.len as usize) })
+        })
+    }
+
+    /// Keeps the memory for ever, because the kernel may still write into it.
+    pub(crate) fn leak(&mut self) {
+        self.memory.leak();
+        if let Published::Ring(ring) = &mut *self.published.borrow_mut() {
+            ring.entries.leak();
+        }
+    }
+}
+
+impl SharedRing {
+    fn write(&mut self, buffer: u16, address: NonNull<u8>, size: u32) {
+        let mask = self.slots.len() as u16 - 1;
+        let slot = self.tail & mask;
+        let offset = usize::from(slot) * size_of::<BufRingEntry>();
+        let entry = self.entries.range(offset, size_of::<BufRingEntry>()).cast::<BufRingEntry>();
+        // SAFETY: the entry is inside the mapping and aligned (16-byte entries from a page boundary). The kernel reads
+        // entries below the tail only, and this one is published by `store_tail` later. The tail itself overlaps the
+        // `resv` field of entry 0, which none of the three setters touches.
+        let entry = unsafe { &mut *entry.as_ptr() };
+        entry.set_addr(address.as_ptr() as u64);
+        entry.set_len(size);
+        entry.set_bid(buffer);
+        self.slots[usize::from(slot)] = buffer;
+        self.positions[usize::from(buffer)] = slot;
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    fn store_tail(&self) {
+        // SAFETY: the mapping starts with the ring's first entry, as `tail` asks.
+        let tail = unsafe { BufRingEntry::tail(self.entries.start().as_ptr().cast()) };
+        // SAFETY: `tail` is a properly aligned u16 inside the mapping, and is only ever accessed atomically.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        // Release: the kernel must see the entries before the tail that publishes them.
+        tail.store(self.tail, Ordering::Release);
+    }
+}
+
+/// Received bytes in order of arrival, in buffers lent out by a worker's ring. Dropping it gives the buffers back.
+pub struct Leases {
+    pool: Rc<Pool>,
+    links: Links,
+}
+
+impl Leases {
+    pub(crate) fn new(pool: &Rc<Pool>, links: Links) -> Self {
+        Self { pool: pool.clone(), links }
+    }
+
+    /// Bytes held.
+    pub const fn bytes(&self) -> u32 {
+        self.links.bytes
+    }
+
+    /// Buffers held.
+    pub const fn buffers(&self) -> u16 {
+        self.links.count
+    }
+
+    /// No byte is held.
+    pub const fn is_empty(&self) -> bool {
+        self.links.bytes == 0
+    }
+
+    /// Joins `more` behind the bytes held. Both must come from the same worker.
+    pub fn append(&mut self, mut more: Self) {
+        assert!(Rc::ptr_eq(&self.pool, &more.pool), "leases of two workers were joined");
+        let links = std::mem::replace(&mut more.links, Links::EMPTY);
+        self.pool.append(&mut self.links, links);
+    }
+
+    /// Gives back the first `n` bytes, at most [`Self::bytes`].
+    pub fn advance(&mut self, n: u32) {
+        self.pool.advance(&mut self.links, n);
+    }
+
+    /// The bytes in order, piece by piece.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        self.pool.slices(&self.links)
+    }
+
+    pub(crate) fn into_links(mut self) -> Links {
+        std::mem::replace(&mut self.links, Links::EMPTY)
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        let links = std::mem::replace(&mut self.links, Links::EMPTY);
+        self.pool.release(links);
+    }
+}
+
+impl fmt::Debug for Leases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leases").field("bytes", &self.bytes()).field("buffers", &self.buffers()).finish()
+    }
+}

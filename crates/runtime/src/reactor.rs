@@ -1,0 +1,574 @@
+//! The in-flight table: every operation, every socket, and what becomes of them when completions arrive.
+//!
+//! An operation's entry exists until the kernel's last completion for it *and* its owner lost interest; the entry owns
+//! the buffers, and a socket's descriptor is closed only when no operation on it is in flight. Dropping an owner
+//! cancels the operation; what still arrives is given back. Nobody but this file frees an entry or closes a
+//! descriptor. Called by the futures in `ops` and by the loop in `lib`.
+
+use crate::driver::{Completion, Driver, Fd, Operation, Wait};
+use crate::errno::{Errno, outcome};
+use crate::pool::{Links, Pool};
+use crate::slab::{Slab, Token};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Waker;
+
+/// No socket, for operations without one.
+const NO_SOCKET: u32 = u32::MAX;
+
+/// Names a socket of this runtime; owned by exactly one `Stream` or `Listener`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SocketSlot(pub(crate) u32);
+
+struct SocketEntry {
+    fd: Fd,
+    in_flight: u16,
+    /// What to do once nothing is in flight.
+    closing: Option<Closing>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    Orderly,
+    Abort,
+}
+
+/// What an operation is and what it has gathered for its owner.
+enum Kind {
+    /// Boxed because it would double the size of every operation in the table, most of which are receives.
+    #[allow(clippy::box_collection)]
+    Accept { accepted: Box<VecDeque<Fd>> },
+    Receive { received: Links, phase: Phase },
+    Connect,
+    /// `unsent` is what the kernel did not take, once the send failed or fell short.
+    Send { links: Links },
+    /// A send of bytes outside of the pool.
+    SendBytes { bytes: Box<[u8]>, sent: u32 },
+    Writable,
+    Notified,
+}
+
+/// Where a receive stands with the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Armed,
+    /// A cancel is under way on the owner's request; `resume` says whether to arm again once it is over.
+    Pausing { resume: bool },
+    Paused,
+    /// Waits for buffers.
+    Starved,
+    Ended,
+}
+
+struct Op {
+    kind: Kind,
+    socket: u32,
+    /// Completions are still to come from the driver.
+    in_flight: bool,
+    /// Nobody is interested in the outcome any more.
+    orphaned: bool,
+    /// The last completion's result, once there are no more to come.
+    result: i32,
+    waker: Option<Waker>,
+}
+
+/// What a receive has to say.
+pub(crate) enum Received {
+    /// Bytes, in order.
+    Bytes(Links),
+    /// The peer ended in order.
+    End,
+    /// The connection broke.
+    Failed(Errno),
+    /// Nothing yet; the waker was kept.
+    Pending,
+}
+
+/// How a send went.
+pub(crate) enum Sent {
+    /// Not known before the end of the turn.
+    Pending,
+    /// Everything was taken.
+    All,
+    /// `links` was not taken; `error` says why, `None` for lack of room.
+    Rest { links: Links, error: Option<Errno> },
+    /// The same for bytes outside of the pool.
+    RestBytes { bytes: Box<[u8]>, sent: u32, error: Option<Errno> },
+}
+
+pub(crate) struct Reactor {
+    pub(crate) driver: Driver,
+    pub(crate) pool: Rc<Pool>,
+    ops: Slab<Op>,
+    sockets: Slab<SocketEntry>,
+    /// Receives that wait for buffers, first come first served.
+    starved: VecDeque<Token>,
+    /// Sends that report nothing on success, started since the last turn.
+    silent_sends: Vec<Token>,
+    completions: Vec<Completion>,
+    /// Completions with a token that names nothing. Cancels make some; anything else would be a bug.
+    pub(crate) stray: u64,
+    /// Receives that found the ring dry.
+    pub(crate) dry: u64,
+    pub(crate) reaped: u64,
+    /// Another thread called since this was last cleared.
+    pub(crate) notified: bool,
+}
+
+impl Reactor {
+    pub(crate) fn new(driver: Driver) -> Self {
+        let pool = driver.pool().clone();
+        Self {
+            driver,
+            pool,
+            ops: Slab::new(),
+            sockets: Slab::new(),
+            starved: VecDeque::new(),
+            silent_sends: Vec::new(),
+            completions: Vec::with_capacity(256),
+            stray: 0,
+            dry: 0,
+            reaped: 0,
+            notified: false,
+        }
+    }
+
+    /// Takes ownership of a descriptor.
+    pub(crate) fn adopt(&mut self, fd: Fd) -> SocketSlot {
+        SocketSlot(self.sockets.insert(SocketEntry { fd, in_flight: 0, closing: None }).slot)
+    }
+
+    pub(crate) fn fd(&self, socket: &SocketSlot) -> Fd {
+        self.sockets.slot(socket.0).expect("its owner keeps the socket in the table").fd
+    }
+
+    /// Gives a socket up: it is closed as soon as nothing of it is in flight.
+    pub(crate) fn close(&mut self, socket: &SocketSlot, abort: bool) {
+        let closing = if abort { Closing::Abort } else { Closing::Orderly };
+        let entry = self.sockets.slot_mut(socket.0).expect("its owner keeps the socket in the table");
+        entry.closing = Some(closing);
+        self.close_if_idle(socket.0);
+    }
+
+    fn close_if_idle(&mut self, slot: u32) {
+        let Some(entry) = self.sockets.slot_mut(slot) else { return };
+        if let (Some(closing), 0) = (entry.closing, entry.in_flight) {
+            let fd = entry.fd;
+            self.sockets.remove_slot(slot);
+            self.driver.close(fd, closing == Closing::Abort);
+        }
+    }
+
+    fn begin(&mut self, kind: Kind, socket: Option<&SocketSlot>) -> (Token, Fd) {
+        let slot = socket.map_or(NO_SOCKET, |socket| socket.0);
+        let fd = match socket {
+            Some(socket) => {
+                let entry = self.sockets.slot_mut(socket.0).expect("its owner keeps the socket in the table");
+                entry.in_flight += 1;
+                entry.fd
+            }
+            None => Fd(-1),
+        };
+        let op = Op { kind, socket: slot, in_flight: true, orphaned: false, result: 0, waker: None };
+        (self.ops.insert(op), fd)
+    }
+
+    pub(crate) fn accept(&mut self, socket: &SocketSlot) -> Token {
+        let (token, fd) = self.begin(Kind::Accept { accepted: Box::default() }, Some(socket));
+        self.driver.start(Operation::Accept { fd }, token);
+        token
+    }
+
+    pub(crate) fn receive(&mut self, socket: &SocketSlot) -> Token {
+        let (token, fd) = self.begin(Kind::Receive { received: Links::EMPTY, phase: Phase::Armed }, Some(socket));
+        self.driver.start(Operation::Receive { fd }, token);
+        token
+    }
+
+    pub(crate) fn connect(&mut self, socket: &SocketSlot, address: &crate::Address) -> Token {
+        let (token, fd) = self.begin(Kind::Connect, Some(socket));
+        self.driver.start(Operation::Connect { fd, address }, token);
+        token
+    }
+
+    pub(crate) fn writable(&mut self, socket: &SocketSlot) -> Token {
+        let (token, fd) = self.begin(Kind::Writable, Some(socket));
+        self.driver.start(Operation::Writable { fd }, token);
+        token
+    }
+
+    pub(crate) fn watch_notifications(&mut self) {
+        let (token, _) = self.begin(Kind::Notified, None);
+        self.driver.start(Operation::Notified, token);
+    }
+
+    /// Sends what fits. With `report` the owner is woken by success too, not only when something is left.
+    pub(crate) fn send(&mut self, socket: &SocketSlot, links: Links, report: bool) -> Token {
+        let (token, fd) = self.begin(Kind::Send { links }, Some(socket));
+        let op = self.ops.get_mut(token).expect("it was just inserted");
+        if let Kind::Send { links } = &op.kind {
+            self.driver.start(Operation::Send { fd, links, report }, token);
+        }
+        self.note_send(token, report);
+        token
+    }
+
+    /// The same for bytes outside of the pool, of which the first `sent` are done already.
+    pub(crate) fn send_bytes(&mut self, socket: &SocketSlot, bytes: Box<[u8]>, sent: u32, report: bool) -> Token {
+        let (token, fd) = self.begin(Kind::SendBytes { bytes, sent }, Some(socket));
+        let op = self.ops.get_mut(token).expect("it was just inserted");
+        if let Kind::SendBytes { bytes, sent } = &op.kind {
+            self.driver.start(Operation::SendBytes { fd, bytes: &bytes[*sent as usize..], report }, token);
+        }
+        self.note_send(token, report);
+        token
+    }
+
+    fn note_send(&mut self, token: Token, report: bool) {
+        if !report {
+            self.silent_sends.push(token);
+        }
+    }
+
+    /// One system call: submits, waits as `wait` says, and handles what completed. `ready` tells after the completions
+    /// were handled whether any task became ready, which is not this file's concern.
+    pub(crate) fn turn(&mut self, wait: Wait) {
+        self.feed_starved();
+        // Silent sends hold their buffers until the call returns; readers that wait for buffers must not wait for an
+        // event that only they could cause.
+        let wait = if self.starved.is_empty() || self.silent_sends.is_empty() { wait } else { Wait::No };
+        let mut completions = std::mem::take(&mut self.completions);
+        self.driver.turn(wait, &mut completions);
+        self.reaped += completions.len() as u64;
+        for completion in completions.drain(..) {
+            self.complete(completion);
+        }
+        self.completions = completions;
+        self.settle_sends();
+    }
+
+    /// Arms as many waiting receives as there are buffers for, oldest first. One that finds the ring dry again goes to
+    /// the end of the queue: everyone's turn comes.
+    fn feed_starved(&mut self) {
+        let room = usize::from(self.pool.available()).min(self.starved.len());
+        for _ in 0..room {
+            let Some(token) = self.starved.pop_front() else { break };
+            let Some(op) = self.ops.get_mut(token) else { continue };
+            let Kind::Receive { phase, .. } = &mut op.kind else { continue };
+            if *phase != Phase::Starved || crate::faults::active(crate::faults::Fault::StarvedNotFed) {
+                continue;
+            }
+            *phase = Phase::Armed;
+            self.arm_receive(token);
+        }
+    }
+
+    fn arm_receive(&mut self, token: Token) {
+        let Some(op) = self.ops.get_mut(token) else { return };
+        op.in_flight = true;
+        let slot = op.socket;
+        let entry = self.sockets.slot_mut(slot).expect("a socket outlives its operations");
+        entry.in_flight += 1;
+        let fd = entry.fd;
+        self.driver.start(Operation::Receive { fd }, token);
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        let Completion { token, result, more, links } = completion;
+        let Some(op) = self.ops.get_mut(token) else {
+            self.stray += 1;
+            self.pool.release(links);
+            return;
+        };
+        if op.orphaned {
+            self.pool.release(links);
+            if let (Kind::Accept { .. }, Ok(fd)) = (&op.kind, outcome(result)) {
+                self.driver.close(Fd(fd as i32), true);
+            }
+            if !more {
+                self.finish(token, result);
+            }
+            return;
+        }
+        match &mut op.kind {
+            Kind::Accept { accepted } => {
+                if let Ok(fd) = outcome(result) {
+                    accepted.push_back(Fd(fd as i32));
+                }
+                wake(op);
+                if !more {
+                    self.finish(token, result);
+                }
+            }
+            Kind::Receive { received, .. } => {
+                self.pool.append(received, links);
+                if result > 0 {
+                    wake(op);
+                }
+                if !more {
+                    self.receive_ended(token, result);
+                }
+            }
+            Kind::Connect | Kind::Writable => {
+                wake(op);
+                self.finish(token, result);
+            }
+            Kind::Send { .. } | Kind::SendBytes { .. } => self.send_completed(token, result),
+            Kind::Notified => {
+                self.finish(token, result);
+                self.ops.remove(token);
+                self.notified = true;
+                self.watch_notifications();
+            }
+        }
+    }
+
+    /// The driver will say no more about this operation.
+    fn finish(&mut self, token: Token, result: i32) {
+        let Some(op) = self.ops.get_mut(token) else { return };
+        assert!(op.in_flight, "an operation completed twice");
+        op.in_flight = false;
+        op.result = result;
+        let (slot, orphaned) = (op.socket, op.orphaned);
+        if orphaned && let Some(op) = self.ops.remove(token) {
+            self.discard(op);
+        }
+        if slot != NO_SOCKET {
+            let entry = self.sockets.slot_mut(slot).expect("a socket outlives its operations");
+            entry.in_flight -= 1;
+            self.close_if_idle(slot);
+        }
+    }
+
+    /// A multishot receive is over: because of its end, of a cancel, of a dry ring, or for reasons of the kernel's own.
+    fn receive_ended(&mut self, token: Token, result: i32) {
+        self.finish(token, result);
+        let Some(op) = self.ops.get_mut(token) else { return };
+        let Kind::Receive { phase, .. } = &mut op.kind else { return };
+        match (*phase, outcome(result)) {
+            (Phase::Pausing { resume: false }, Ok(1..) | Err(Errno::CANCELED | Errno::NOBUFS)) => *phase = Phase::Paused,
+            (_, Err(Errno::NOBUFS)) => {
+                *phase = Phase::Starved;
+                self.dry += 1;
+                self.pool.ran_dry();
+                if !crate::faults::active(crate::faults::Fault::NoRearmAfterNoBuffers) {
+                    self.starved.push_back(token);
+                }
+            }
+            (Phase::Armed | Phase::Pausing { resume: true }, Ok(1..) | Err(Errno::CANCELED)) => {
+                if crate::faults::active(crate::faults::Fault::MoreFlagIgnored) {
+                    return;
+                }
+                *phase = Phase::Armed;
+                self.arm_receive(token);
+            }
+            _ => {
+                *phase = Phase::Ended;
+                wake(op);
+            }
+        }
+    }
+
+    fn send_completed(&mut self, token: Token, result: i32) {
+        let Some(op) = self.ops.get_mut(token) else { return };
+        let taken = outcome(result).unwrap_or(0);
+        match &mut op.kind {
+            Kind::Send { links } => self.pool.advance(links, taken),
+            Kind::SendBytes { sent, .. } => *sent += taken,
+            _ => {}
+        }
+        wake(op);
+        self.finish(token, result);
+    }
+
+    /// After a turn in which everything queued was submitted: sends that reported nothing are done.
+    fn settle_sends(&mut self) {
+        let mut sends = std::mem::take(&mut self.silent_sends);
+        for token in sends.drain(..) {
+            let Some(op) = self.ops.get_mut(token) else { continue };
+            if !op.in_flight {
+                continue;
+            }
+            op.orphaned = true;
+            self.finish(token, 0);
+        }
+        self.silent_sends = sends;
+    }
+
+    /// What a receive has gathered since the last time. Bytes come before the end or the error behind them.
+    pub(crate) fn poll_receive(&mut self, token: Token, waker: &Waker) -> Received {
+        let op = self.ops.get_mut(token).expect("its owner keeps the receive in the table");
+        let Kind::Receive { received, phase } = &mut op.kind else { unreachable!("a token of another kind") };
+        if !received.is_empty() {
+            return Received::Bytes(std::mem::replace(received, Links::EMPTY));
+        }
+        if *phase == Phase::Ended {
+            return match outcome(op.result) {
+                Ok(_) => Received::End,
+                Err(errno) => Received::Failed(errno),
+            };
+        }
+        keep(&mut op.waker, waker);
+        Received::Pending
+    }
+
+    /// Stops receiving; what is under way still arrives.
+    pub(crate) fn pause_receive(&mut self, token: Token) {
+        let op = self.ops.get_mut(token).expect("its owner keeps the receive in the table");
+        let Kind::Receive { phase, .. } = &mut op.kind else { unreachable!("a token of another kind") };
+        match *phase {
+            Phase::Armed => {
+                *phase = Phase::Pausing { resume: false };
+                self.driver.start(Operation::Cancel { target: token }, token);
+            }
+            Phase::Pausing { .. } => *phase = Phase::Pausing { resume: false },
+            // Its entry in the queue of the starved is skipped when its turn comes.
+            Phase::Starved => *phase = Phase::Paused,
+            Phase::Paused | Phase::Ended => {}
+        }
+    }
+
+    /// Receives again after a pause.
+    pub(crate) fn resume_receive(&mut self, token: Token) {
+        let op = self.ops.get_mut(token).expect("its owner keeps the receive in the table");
+        let Kind::Receive { phase, .. } = &mut op.kind else { unreachable!("a token of another kind") };
+        match *phase {
+            Phase::Pausing { .. } => *phase = Phase::Pausing { resume: true },
+            Phase::Paused => {
+                *phase = Phase::Armed;
+                self.arm_receive(token);
+            }
+            Phase::Armed | Phase::Starved | Phase::Ended => {}
+        }
+    }
+
+    /// How a send went; once it is over the token is spent.
+    pub(crate) fn poll_send(&mut self, token: Token, waker: &Waker) -> Sent {
+        let Some(op) = self.ops.get_mut(token) else { return Sent::All };
+        if op.in_flight {
+            keep(&mut op.waker, waker);
+            return Sent::Pending;
+        }
+        let error = outcome(op.result).err().filter(|errno| *errno != Errno::AGAIN);
+        match self.ops.remove(token).map(|op| op.kind) {
+            Some(Kind::Send { links }) if !links.is_empty() => Sent::Rest { links, error },
+            Some(Kind::SendBytes { bytes, sent }) if (sent as usize) < bytes.len() => {
+                Sent::RestBytes { bytes, sent, error }
+            }
+            _ => Sent::All,
+        }
+    }
+
+    /// The result of a connect or a wait for room; once it is there the token is spent.
+    pub(crate) fn poll_once(&mut self, token: Token, waker: &Waker) -> Option<Result<u32, Errno>> {
+        let op = self.ops.get_mut(token).expect("its owner keeps the operation in the table");
+        if op.in_flight {
+            keep(&mut op.waker, waker);
+            return None;
+        }
+        let result = op.result;
+        self.ops.remove(token);
+        Some(outcome(result))
+    }
+
+    /// The next accepted descriptor, or the error that ended accepting.
+    pub(crate) fn poll_accept(&mut self, token: Token, waker: &Waker) -> Option<Result<Fd, Errno>> {
+        let op = self.ops.get_mut(token).expect("its owner keeps the accept in the table");
+        let Kind::Accept { accepted } = &mut op.kind else { unreachable!("a token of another kind") };
+        if let Some(fd) = accepted.pop_front() {
+            return Some(Ok(fd));
+        }
+        if op.in_flight {
+            keep(&mut op.waker, waker);
+            return None;
+        }
+        Some(Err(outcome(op.result).err().unwrap_or(Errno::AGAIN)))
+    }
+
+    /// Its owner lost interest: cancels what is in flight and gives back what was gathered.
+    pub(crate) fn abandon(&mut self, token: Token) {
+        let Some(op) = self.ops.get_mut(token) else { return };
+        if !op.in_flight {
+            if let Some(op) = self.ops.remove(token) {
+                self.discard(op);
+            }
+            return;
+        }
+        op.orphaned = true;
+        op.waker = None;
+        match &mut op.kind {
+            Kind::Receive { received, .. } => {
+                let links = std::mem::replace(received, Links::EMPTY);
+                self.pool.release(links);
+            }
+            Kind::Accept { accepted } => {
+                for fd in accepted.drain(..) {
+                    self.driver.close(fd, true);
+                }
+            }
+            // Over by the end of the turn, whatever happens; the buffers must stay until then.
+            Kind::Send { .. } | Kind::SendBytes { .. } => return,
+            Kind::Connect | Kind::Writable | Kind::Notified => {}
+        }
+        self.driver.start(Operation::Cancel { target: token }, token);
+    }
+
+    /// Cancels, but leaves the owner to see what still arrives.
+    pub(crate) fn cancel(&mut self, token: Token) {
+        if self.ops.get_mut(token).is_some_and(|op| op.in_flight) {
+            self.driver.start(Operation::Cancel { target: token }, token);
+        }
+    }
+
+    fn discard(&mut self, op: Op) {
+        match op.kind {
+            Kind::Receive { received: links, .. } | Kind::Send { links } => self.pool.release(links),
+            Kind::Accept { accepted } => {
+                for fd in *accepted {
+                    self.driver.close(fd, true);
+                }
+            }
+            Kind::Connect | Kind::SendBytes { .. } | Kind::Writable | Kind::Notified => {}
+        }
+    }
+
+    /// Cancels everything that is in flight. For the end of a runtime, after its tasks were dropped.
+    pub(crate) fn cancel_all(&mut self) {
+        let tokens: Vec<Token> = self.ops.iter_mut().map(|(token, _)| token).collect();
+        for token in tokens {
+            self.abandon(token);
+        }
+    }
+
+    /// Operations that the driver has not finished with.
+    pub(crate) fn in_flight(&mut self) -> usize {
+        self.ops.iter_mut().filter(|(_, op)| op.in_flight).count()
+    }
+
+    /// Sockets that are open.
+    pub(crate) fn sockets(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Operations in the table.
+    pub(crate) fn operations(&self) -> usize {
+        self.ops.len()
+    }
+
+    pub(crate) fn starved(&self) -> usize {
+        self.starved.len()
+    }
+}
+
+fn wake(op: &mut Op) {
+    if let Some(waker) = op.waker.take() {
+        waker.wake();
+    }
+}
+
+fn keep(slot: &mut Option<Waker>, waker: &Waker) {
+    match slot {
+        Some(kept) if kept.will_wake(waker) => {}
+        _ => *slot = Some(waker.clone()),
+    }
+}

@@ -1,0 +1,217 @@
+//! Socket options, listening sockets and TCP_INFO: the direct calls that do not go through the ring.
+//!
+//! Unsafe module: getsockopt(2) of TCP_INFO. Everything else stands on socket2. Used by the drivers and, before any
+//! runtime exists, by whoever binds listeners.
+
+use crate::address::Address;
+use crate::errno::Errno;
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// An address that a killed process held with an accept in flight stays bound for some milliseconds.
+const BIND_RETRY: Duration = Duration::from_millis(50);
+const BIND_RETRY_STEP: Duration = Duration::from_millis(5);
+
+/// TCP keepalive (tcp(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe, whole seconds.
+    pub idle: Duration,
+    /// Between probes, whole seconds.
+    pub interval: Duration,
+    /// Unanswered probes after which the peer is gone.
+    pub count: u8,
+}
+
+/// Options of a connected socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// TCP_NODELAY.
+    pub no_delay: bool,
+    /// Keepalive probes.
+    pub keepalive: Option<Keepalive>,
+}
+
+/// Options of a listening socket; accepted sockets inherit what applies to connections.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenOptions {
+    /// Queue of completed connections; the kernel caps it at `net.core.somaxconn`.
+    pub backlog: i32,
+    /// For accepted connections.
+    pub connection: SocketOptions,
+}
+
+/// Why an address could not be listened on.
+#[derive(Debug)]
+pub struct ListenError {
+    /// The system call that failed.
+    pub call: &'static str,
+    /// What it said.
+    pub errno: Errno,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.call, self.errno)
+    }
+}
+
+impl std::error::Error for ListenError {}
+
+/// What the kernel knows of a TCP connection (TCP_INFO, tcp(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// The connection does not exist any more (reset or timed out).
+    pub closed: bool,
+    /// Since the last acknowledgement or data from the peer.
+    pub last_heard: Duration,
+    /// Probes or retransmissions since then that the peer did not answer.
+    pub unanswered: u32,
+    /// Bytes sent that the peer has not acknowledged, and bytes not sent yet.
+    pub unacknowledged: u32,
+}
+
+/// Finds out whether another process (or an earlier listener of this one) holds an address, although SO_REUSEPORT
+/// would let us share it: binds once without it, waiting up to 50 ms for a killed predecessor to let go.
+pub fn probe_address_free(address: &Address) -> Result<(), ListenError> {
+    let Address::Inet(_) = address else { return Ok(()) };
+    let deadline = Instant::now() + BIND_RETRY;
+    loop {
+        let error = match bound_socket(address, false) {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if error.errno != Errno(libc::EADDRINUSE) || Instant::now() >= deadline {
+            return Err(error);
+        }
+        std::thread::sleep(BIND_RETRY_STEP);
+    }
+}
+
+/// Opens a listening socket; several workers may listen on the same address (SO_REUSEPORT). Returns the address as
+/// bound, with the port that the kernel chose where 0 was asked for.
+pub fn listen(address: &Address, options: &ListenOptions) -> Result<(OwnedFd, Address), ListenError> {
+    let socket = bound_socket(address, true)?;
+    if !matches!(address, Address::Unix(_)) {
+        set_connection_options(&socket, &options.connection).map_err(failed("setsockopt"))?;
+    }
+    socket.listen(options.backlog).map_err(failed("listen"))?;
+    let bound = socket.local_addr().map_err(failed("getsockname"))?;
+    Ok((socket.into(), from_sock_addr(&bound)))
+}
+
+fn bound_socket(address: &Address, share: bool) -> Result<Socket, ListenError> {
+    let sock_addr = to_sock_addr(address).map_err(failed("bind"))?;
+    let tcp = !matches!(address, Address::Unix(_));
+    let protocol = tcp.then_some(Protocol::TCP);
+    let socket = Socket::new(sock_addr.domain(), Type::STREAM.cloexec(), protocol).map_err(failed("socket"))?;
+    if sock_addr.domain() == Domain::IPV6 {
+        // Explicit whatever net.ipv6.bindv6only says: [::]:80 and 0.0.0.0:80 are two binds.
+        socket.set_only_v6(true).map_err(failed("setsockopt"))?;
+    }
+    if tcp {
+        // Connections of an earlier process in TIME_WAIT do not hold the address.
+        socket.set_reuse_address(true).map_err(failed("setsockopt"))?;
+        if share {
+            socket.set_reuse_port(true).map_err(failed("setsockopt"))?;
+        }
+    }
+    socket.bind(&sock_addr).map_err(failed("bind"))?;
+    Ok(socket)
+}
+
+fn failed(call: &'static str) -> impl Fn(io::Error) -> ListenError {
+    move |error| ListenError { call, errno: errno_of(&error) }
+}
+
+pub(crate) fn errno_of(error: &io::Error) -> Errno {
+    Errno(error.raw_os_error().unwrap_or(libc::EINVAL))
+}
+
+pub(crate) fn to_sock_addr(address: &Address) -> io::Result<SockAddr> {
+    match address {
+        Address::Inet(address) => Ok((*address).into()),
+        Address::Unix(path) => SockAddr::unix(path),
+    }
+}
+
+pub(crate) fn from_sock_addr(address: &SockAddr) -> Address {
+    address.as_socket().map_or_else(
+        || Address::Unix(address.as_pathname().map(ToOwned::to_owned).unwrap_or_default()),
+        Address::Inet,
+    )
+}
+
+pub(crate) fn set_connection_options(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
+    if options.no_delay {
+        socket.set_tcp_nodelay(true)?;
+    }
+    if let Some(Keepalive { idle, interval, count }) = options.keepalive {
+        let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(u32::from(count));
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    Ok(())
+}
+
+/// `None` for sockets that are not TCP.
+pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Option<TcpInfo> {
+    /// `TCP_CLOSE` of the kernel's tcp_states.h.
+    const TCP_CLOSE: u8 = 7;
+    let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: `info` has room for `len` bytes and the kernel writes at most that many before the call returns.
+    let result =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &mut len) };
+    if result != 0 {
+        return None;
+    }
+    // SAFETY: zeroed above, and tcp_info is plain integers, so any bytes the kernel wrote or left are valid.
+    let info = unsafe { info.assume_init() };
+    Some(TcpInfo {
+        closed: info.tcpi_state == TCP_CLOSE,
+        last_heard: Duration::from_millis(u64::from(info.tcpi_last_ack_recv.min(info.tcpi_last_data_recv))),
+        unanswered: u32::from(info.tcpi_probes.max(info.tcpi_retransmits)),
+        unacknowledged: info.tcpi_unacked,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loopback() -> Address {
+        Address::Inet(([127, 0, 0, 1], 0).into())
+    }
+
+    const OPTIONS: ListenOptions =
+        ListenOptions { backlog: 16, connection: SocketOptions { no_delay: true, keepalive: None } };
+
+    #[test]
+    fn two_workers_share_an_address_that_a_probe_calls_taken() {
+        let (_first, bound) = listen(&loopback(), &OPTIONS).expect("a free port");
+        let (_second, again) = listen(&bound, &OPTIONS).expect("SO_REUSEPORT");
+        assert_eq!(bound, again);
+        let error = probe_address_free(&bound).expect_err("somebody listens there");
+        assert_eq!(error.errno, Errno(98), "EADDRINUSE");
+    }
+
+    #[test]
+    fn ipv6_and_ipv4_wildcards_are_two_binds() {
+        let (_six, bound) = listen(&Address::Inet("[::]:0".parse().expect("an address")), &OPTIONS).expect("IPv6");
+        let Address::Inet(bound) = bound else { panic!("not {bound}") };
+        let four = Address::Inet(([0, 0, 0, 0], bound.port()).into());
+        probe_address_free(&four).expect("IPV6_V6ONLY leaves the IPv4 address free");
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_options() {
+        let (listener, bound) = listen(&loopback(), &OPTIONS).expect("a free port");
+        let Address::Inet(bound) = bound else { panic!("not {bound}") };
+        let _client = std::net::TcpStream::connect(bound).expect("connect");
+        let (accepted, _) = std::net::TcpListener::from(listener).accept().expect("accept");
+        assert!(accepted.nodelay().expect("getsockopt"));
+    }
+}

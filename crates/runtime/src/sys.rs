@@ -1,0 +1,173 @@
+//! System calls that no library of ours wraps: io_uring_enter(2) with a registered ring, accept4(2) for a drain,
+//! IP_BIND_ADDRESS_NO_PORT, and fields of submission entries that the io-uring crate does not expose. Unsafe module.
+
+use crate::driver::Wait;
+use crate::errno::Errno;
+use io_uring::squeue::Entry;
+use socket2::Socket;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::raw::{c_int, c_long};
+
+/// Never wait, never raise SIGPIPE, and count a short send as a failure so that it is reported (io_uring_enter(2),
+/// MSG_WAITALL).
+pub(crate) const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+
+// io_uring.h of the kernel; the io-uring crate keeps these to itself.
+const IORING_ENTER_GETEVENTS: u32 = 1 << 0;
+const IORING_ENTER_EXT_ARG: u32 = 1 << 3;
+const IORING_ENTER_REGISTERED_RING: u32 = 1 << 4;
+const IORING_REGISTER_RING_FDS: u32 = 20;
+
+/// `struct io_uring_getevents_arg`.
+#[repr(C)]
+struct GetEventsArg {
+    sigmask: u64,
+    sigmask_size: u32,
+    min_wait_us: u32,
+    timespec: u64,
+}
+
+/// `struct __kernel_timespec`.
+#[repr(C)]
+struct KernelTimespec {
+    seconds: i64,
+    nanos: i64,
+}
+
+/// `struct io_uring_rsrc_update`.
+#[repr(C)]
+struct ResourceUpdate {
+    offset: u32,
+    reserved: u32,
+    data: u64,
+}
+
+/// What io_uring_enter(2) is called with: an index of this thread's registered rings, or the descriptor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EnterTarget {
+    descriptor: i32,
+    flags: u32,
+}
+
+impl EnterTarget {
+    /// Registers the ring with the calling thread, which saves the kernel a look-up per call; falls back to the
+    /// descriptor.
+    pub(crate) fn register(descriptor: i32) -> Self {
+        let mut update = ResourceUpdate { offset: u32::MAX, reserved: 0, data: descriptor as u64 };
+        // SAFETY: IORING_REGISTER_RING_FDS reads and writes one io_uring_rsrc_update, which `update` is; it lives on
+        // this stack until the call returns.
+        let registered = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_register,
+                c_long::from(descriptor),
+                c_long::from(IORING_REGISTER_RING_FDS),
+                &raw mut update,
+                1 as c_long,
+            )
+        };
+        if registered == 1 {
+            Self { descriptor: update.offset as i32, flags: IORING_ENTER_REGISTERED_RING }
+        } else {
+            Self { descriptor, flags: 0 }
+        }
+    }
+
+    /// Submits `queued` entries, runs deferred work, and waits for a completion as `wait` says.
+    pub(crate) fn enter(&self, queued: u32, wait: Wait) -> Result<(), Errno> {
+        let flags = self.flags | IORING_ENTER_GETEVENTS;
+        let mut timespec = KernelTimespec { seconds: 0, nanos: 0 };
+        match wait {
+            Wait::No => self.call(queued, 0, flags, None),
+            Wait::Forever => self.call(queued, 1, flags, None),
+            Wait::For(time) => {
+                timespec.seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+                timespec.nanos = i64::from(time.subsec_nanos());
+                let timespec = &raw const timespec as u64;
+                let arg = GetEventsArg { sigmask: 0, sigmask_size: 0, min_wait_us: 0, timespec };
+                self.call(queued, 1, flags | IORING_ENTER_EXT_ARG, Some(&arg))
+            }
+        }
+    }
+
+    fn call(&self, queued: u32, want: u32, flags: u32, arg: Option<&GetEventsArg>) -> Result<(), Errno> {
+        let (pointer, size) = arg.map_or((std::ptr::null(), 0), |arg| (&raw const *arg, size_of::<GetEventsArg>()));
+        // SAFETY: the argument, if any, is a valid io_uring_getevents_arg whose timespec outlives the call; the
+        // entries that are submitted obey the contract of `Uring::push`.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_enter,
+                c_long::from(self.descriptor),
+                c_long::from(queued),
+                c_long::from(want),
+                c_long::from(flags),
+                pointer,
+                size,
+            )
+        };
+        if result < 0 { Err(Errno::last()) } else { Ok(()) }
+    }
+}
+
+/// A message without address or control data.
+pub(crate) fn message_header(vectors: &mut [libc::iovec]) -> libc::msghdr {
+    // SAFETY: msghdr is plain integers and pointers; all zeroes is its empty value.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = vectors.as_mut_ptr();
+    header.msg_iovlen = vectors.len() as _;
+    header
+}
+
+/// Sets `sqe->len` of a receive with bundles: the most bytes of one completion (io_uring_prep_recv_multishot(3)); the
+/// crate's builder leaves it zero.
+pub(crate) fn set_entry_len(entry: &mut Entry, len: u32) {
+    /// Offset of `len` in `struct io_uring_sqe`.
+    const LEN_OFFSET: usize = 24;
+    const _: () = assert!(size_of::<Entry>() == 64, "Entry is not a plain io_uring_sqe any more");
+    // SAFETY: `Entry` is a repr(C) wrapper of the 64-byte io_uring_sqe (asserted above), so the offset is inside.
+    let field = unsafe { (entry as *mut Entry).cast::<u8>().add(LEN_OFFSET) };
+    // SAFETY: the four bytes are the integer field `len`; any value is valid; `entry` is borrowed mutably.
+    unsafe { field.cast::<u32>().write_unaligned(len) };
+}
+
+/// Lets the kernel choose the port when connecting, so that one source address serves 28,000 connections to each
+/// destination instead of 28,000 in all (ip(7), IP_BIND_ADDRESS_NO_PORT; applies to IPv6 as well).
+pub(crate) fn bind_address_no_port(socket: &Socket) -> io::Result<()> {
+    let on: c_int = 1;
+    // SAFETY: the option value is an int that outlives the call; its size is given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Accepts one connection if one is queued; a negative errno otherwise. The accepted socket is blocking, as the ring
+/// wants it.
+pub(crate) fn accept_nonblocking(listener: i32) -> i32 {
+    let mut poll = libc::pollfd { fd: listener, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd that outlives the call.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    if ready != 1 {
+        return -libc::EAGAIN;
+    }
+    // The listener is used by this worker only, so the connection that poll(2) saw is still there (or was reset, in
+    // which case the kernel returns it all the same).
+    // SAFETY: no address is asked for.
+    let accepted = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
+    if accepted < 0 { -Errno::last().0 } else { accepted }
+}
+
+/// Gives memory of freed objects back to the system. glibc keeps free pages between live ones otherwise.
+pub(crate) fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes the allocator's own locks and touches only free memory.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
