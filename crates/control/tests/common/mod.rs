@@ -1,0 +1,137 @@
+//! A process as a scrape sees it, with counters set by hand.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use ringway_control::metrics::Observed;
+use ringway_core::backend::Registry;
+use ringway_core::model::{
+    Address, Backend, Balance, Buffers, HashAlgorithm, HashRule, Keepalive, Listener, Model, Pool, PoolIndex, Protocol,
+    Workers,
+};
+use ringway_core::reason::{ConnectError, EndReason, ShedReason};
+use ringway_core::stats::WorkerStats;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+pub(crate) fn model() -> Model {
+    let keepalive = Keepalive {
+        idle: Duration::from_secs(60),
+        interval: Duration::from_secs(10),
+        count: 6,
+    };
+    let listener = |name: &str, port: u16, pool: usize| Listener {
+        name: name.into(),
+        bind: vec![Address::Inet(([127, 0, 0, 1], port).into())],
+        protocol: Protocol::Tcp,
+        pool: PoolIndex(pool),
+        backlog: None,
+        routing_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(3600),
+        half_closed_timeout: Duration::from_secs(60),
+        keepalive,
+        dead_peer_timeout: Duration::from_secs(60),
+        max_connections: None,
+    };
+    let backend = |label: &str, address: Address| Backend {
+        address,
+        label: label.into(),
+        weight: 1,
+    };
+    let inet = |port: u16| Address::Inet(([10, 0, 0, 11], port).into());
+    let pool = |name: &str, backends: Vec<Backend>| Pool {
+        name: name.into(),
+        balance: Balance::RoundRobin,
+        hash: HashRule {
+            algorithm: HashAlgorithm::Rendezvous,
+            seed: 0,
+        },
+        connect_timeout: Duration::from_secs(5),
+        tries: 3,
+        source: Vec::new(),
+        keepalive,
+        dead_peer_timeout: Duration::from_secs(60),
+        backends,
+    };
+    Model {
+        workers: Workers::Count(2),
+        pin: false,
+        admin: None,
+        buffers: Buffers {
+            count: 1024,
+            size: 16 * 1024,
+        },
+        drain_timeout: Duration::from_secs(30),
+        drain_delay: Duration::ZERO,
+        listeners: vec![listener("postgres", 5432, 0), listener("odd \"name\"\\\n", 80, 1)],
+        pools: vec![
+            pool(
+                "postgres",
+                vec![
+                    backend("10.0.0.11:5432", inet(5432)),
+                    backend("10.0.0.11:5433", inet(5433)),
+                ],
+            ),
+            pool(
+                "web",
+                vec![backend("unix:/run/web.sock", Address::Unix("/run/web.sock".into()))],
+            ),
+        ],
+    }
+}
+
+/// Two workers that counted nothing yet.
+pub(crate) fn fresh() -> Observed {
+    let model = Arc::new(model());
+    let registry = Registry::default();
+    Observed {
+        workers: (0..2)
+            .map(|_| Arc::new(WorkerStats::new(model.listeners.len())))
+            .collect(),
+        pools: model.pools.iter().map(|pool| registry.pool(pool, 2)).collect(),
+        log_lines_dropped: Arc::new(AtomicU64::new(0)),
+        model,
+    }
+}
+
+/// Two workers that counted the numbers that the tests expect.
+pub(crate) fn busy() -> Observed {
+    let seen = fresh();
+    for (worker, scale) in seen.workers.iter().zip([1, 10]) {
+        let postgres = &worker.listeners[0];
+        postgres.connections_total.add(4 * scale);
+        postgres.connections.add(scale);
+        postgres.bytes_from_clients.add(100 * scale);
+        postgres.bytes_from_backends.add(7 * scale);
+        postgres.ended[EndReason::Finished.index()].add(2 * scale);
+        postgres.ended[EndReason::ClientReset.index()].add(scale);
+        postgres.shed[ShedReason::MaxConnections.index()].add(5 * scale);
+        postgres.session_seconds.observe(Duration::from_millis(2 * scale));
+        worker.runtime.turns.add(1_000 * scale);
+        worker.runtime.enters.add(1_001 * scale);
+        worker.runtime.tasks_panicked.add(scale);
+        worker.runtime.buffers_out.add(3 * scale);
+    }
+    let backend = &seen.pools[0][1];
+    std::mem::forget(backend.reserve()); // a connection that stays open for as long as the test runs
+    backend.workers[0].connections_total.add(1);
+    backend.workers[1].connections_total.add(2);
+    backend.workers[1].connect_errors[ConnectError::Refused.index()].add(6);
+    backend.workers[0].connect_seconds.observe(Duration::from_micros(100));
+    backend.workers[1].connect_seconds.observe(Duration::from_micros(101));
+    seen.log_lines_dropped.store(9, std::sync::atomic::Ordering::Relaxed);
+    seen
+}
+
+/// Compares with a stored file, path from the repository's root; `RINGWAY_BLESS=1` stores what is.
+pub(crate) fn golden(path: &str, actual: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
+    if std::env::var_os("RINGWAY_BLESS").is_some() {
+        std::fs::write(&file, actual).expect("writes the golden file");
+    }
+    let stored = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        stored == actual,
+        "{path} differs; run the test with RINGWAY_BLESS=1 and look at the difference:\n{actual}"
+    );
+}
