@@ -1,0 +1,162 @@
+use crate::limits::{LimitError, ProcessLimits, Reserve};
+use proptest::prelude::*;
+
+/// 15 for the process, 17 for the admin port, 8 and one per address for each worker.
+#[test]
+fn the_reserve_by_hand() {
+    let reserve = |workers, bind_addresses, admin| {
+        Reserve {
+            workers,
+            bind_addresses,
+            admin,
+        }
+        .descriptors()
+    };
+    assert_eq!(reserve(1, 1, false), 15 + 9);
+    assert_eq!(reserve(1, 1, true), 15 + 17 + 9);
+    assert_eq!(reserve(2, 1, true), 15 + 17 + 2 * 9);
+    assert_eq!(reserve(16, 5, true), 15 + 17 + 16 * 13);
+}
+
+#[test]
+fn two_workers_under_a_limit_of_200_still_serve() {
+    let reserve = Reserve {
+        workers: 2,
+        bind_addresses: 1,
+        admin: true,
+    };
+    // (200 - 50) / 2
+    assert_eq!(reserve.connections_fit(200), 75);
+    assert_eq!(
+        reserve.check([None], 200),
+        Ok(ProcessLimits {
+            connections_max: 75,
+            connections_fit: 75,
+            reserve: 50,
+            descriptors: 200
+        })
+    );
+    assert!(
+        Reserve {
+            workers: 2,
+            bind_addresses: 8,
+            admin: true
+        }
+        .connections_fit(200)
+            >= 60
+    );
+}
+
+#[test]
+fn the_sum_of_the_listeners_is_the_process_limit_unless_one_has_none() {
+    let reserve = Reserve {
+        workers: 2,
+        bind_addresses: 2,
+        admin: false,
+    };
+    let max = |listeners: &[Option<u32>]| {
+        reserve
+            .check(listeners.iter().copied(), 1_000)
+            .map(|l| l.connections_max)
+    };
+    // (1000 - 15 - 20) / 2 = 482
+    assert_eq!(max(&[Some(100), Some(50)]), Ok(150));
+    assert_eq!(max(&[Some(100), None]), Ok(482));
+    assert_eq!(max(&[Some(400), Some(82)]), Ok(482));
+    assert!(max(&[Some(400), Some(83)]).is_err());
+    assert!(max(&[Some(400), Some(83), None]).is_err());
+    assert_eq!(max(&[]), Ok(482));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_the_arithmetic() {
+    // 15 + 17 + 2 * (8 + 35) = 118
+    let reserve = Reserve {
+        workers: 2,
+        bind_addresses: 35,
+        admin: true,
+    };
+    let several = reserve
+        .check([Some(20_000), Some(30_000), None], 20_000)
+        .expect_err("it cannot fit");
+    assert_eq!(
+        several.to_string(),
+        "max_connections of listeners add up to 50000; 2 descriptors each + 118 for ourselves = 100118, but the \
+         descriptor limit is 20000: raise it (LimitNOFILE=, ulimit -n) or lower max_connections to 9941 in all"
+    );
+    let one = reserve.check([Some(9_942)], 20_000).expect_err("one too many");
+    assert_eq!(
+        one.to_string(),
+        "max_connections is 9942; 2 descriptors each + 118 for ourselves = 20002, but the descriptor limit is 20000: \
+         raise it (LimitNOFILE=, ulimit -n) or lower max_connections to 9941"
+    );
+    assert!(reserve.check([Some(9_941)], 20_000).is_ok());
+}
+
+#[test]
+fn a_limit_without_room_for_one_connection_is_refused() {
+    let reserve = Reserve {
+        workers: 2,
+        bind_addresses: 1,
+        admin: true,
+    };
+    assert_eq!(
+        reserve.check([None], 51),
+        Err(LimitError::NoneFits { reserve: 50, limit: 51 })
+    );
+    assert_eq!(
+        reserve.check([None], 10).expect_err("it cannot fit").to_string(),
+        "the descriptor limit is 10, but 50 descriptors for ourselves and 2 for each connection are needed: raise it \
+         to 52 or more (LimitNOFILE=, ulimit -n)"
+    );
+    assert_eq!(reserve.check([None], 52).map(|limits| limits.connections_max), Ok(1));
+}
+
+#[test]
+fn an_unlimited_process_has_room_for_every_count() {
+    let reserve = Reserve {
+        workers: 1024,
+        bind_addresses: u32::MAX,
+        admin: true,
+    };
+    assert_eq!(reserve.connections_fit(u64::MAX), u32::MAX);
+    let all = reserve.check([Some(u32::MAX)], u64::MAX).expect("it fits");
+    assert_eq!(all.connections_max, u32::MAX);
+}
+
+#[test]
+fn the_line_for_the_log() {
+    let limits = Reserve {
+        workers: 2,
+        bind_addresses: 1,
+        admin: true,
+    }
+    .check([Some(70)], 200)
+    .expect("it fits");
+    assert_eq!(
+        limits.to_string(),
+        "at most 70 connections: the descriptor limit is 200, 50 are kept for ourselves, each connection takes 2, so \
+         75 would fit"
+    );
+}
+
+proptest! {
+    #[test]
+    fn what_is_accepted_fits(
+        workers in 1..=1024_u32,
+        bind_addresses in 1..50_u32,
+        listeners in prop::collection::vec(prop::option::of(1..100_000_u32), 1..6),
+        limit in 0..1_100_000_u64,
+    ) {
+        let reserve = Reserve { workers, bind_addresses, admin: true };
+        let own: u64 = listeners.iter().flatten().map(|&max| u64::from(max)).sum();
+        match reserve.check(listeners.iter().copied(), limit) {
+            Ok(limits) => {
+                prop_assert!(u64::from(limits.connections_max) * 2 + limits.reserve <= limit);
+                prop_assert!(u64::from(limits.connections_max) >= own && limits.connections_max > 0);
+            }
+            Err(LimitError::NoneFits { reserve, limit }) => prop_assert!(reserve + 2 > limit),
+            Err(LimitError::TooMany { wanted, reserve, limit, .. }) => prop_assert!(wanted * 2 + reserve > limit),
+        }
+    }
+}

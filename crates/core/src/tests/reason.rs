@@ -1,0 +1,62 @@
+use crate::reason::{Blame, ConnectError, EndReason, ShedReason};
+use std::collections::HashSet;
+
+/// Labels are a public interface: dashboards name them.
+#[test]
+fn labels_and_blame_are_as_published() {
+    use Blame::{Backend, Client, Local, Nobody, Operator};
+    let ended: Vec<_> = EndReason::ALL
+        .iter()
+        .map(|reason| (reason.label(), reason.blame()))
+        .collect();
+    assert_eq!(
+        ended,
+        [
+            ("finished", Nobody),
+            ("idle_timeout", Nobody),
+            ("half_closed_timeout", Nobody),
+            ("client_reset", Client),
+            ("backend_reset", Backend),
+            ("client_gone", Client),
+            ("backend_gone", Backend),
+            ("connect_failed", Backend),
+            ("no_backend", Backend),
+            ("local_error", Local),
+            ("drain_deadline", Operator),
+            ("panicked", Local),
+        ]
+    );
+    let shed: Vec<_> = ShedReason::ALL
+        .iter()
+        .map(|reason| (reason.label(), reason.blame()))
+        .collect();
+    assert_eq!(shed, [("max_connections", Local), ("descriptors", Local)]);
+}
+
+#[test]
+fn errors_of_our_own_never_count_against_a_backend() {
+    for &error in ConnectError::ALL {
+        let expected = if error == ConnectError::Local {
+            Blame::Local
+        } else {
+            Blame::Backend
+        };
+        assert_eq!(error.blame(), expected, "{error:?}");
+    }
+}
+
+#[test]
+fn index_is_the_position_and_labels_are_unique_words() {
+    assert_eq!(ConnectError::COUNT, 6);
+    let labels: HashSet<_> = ConnectError::ALL.iter().map(|error| error.label()).collect();
+    assert_eq!(labels.len(), ConnectError::COUNT);
+    for (position, error) in ConnectError::ALL.iter().enumerate() {
+        assert_eq!(error.index(), position);
+        assert!(
+            error
+                .label()
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        );
+    }
+}
