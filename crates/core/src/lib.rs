@@ -5,9 +5,11 @@
 
 pub mod backend;
 pub mod balance;
+pub mod gate;
 pub mod limits;
 pub mod model;
 pub mod reason;
+pub mod snapshot;
 pub mod stats;
 pub(crate) mod sync;
 

@@ -143,6 +143,15 @@ fn a_release_between_look_and_claim_loses_no_count() {
 }
 
 #[test]
+fn releases_at_the_same_time_all_count() {
+    loom::model(|| {
+        let bed = Bed::new(Balance::LeastConnections, &[1]);
+        workers(&bed, 1, |bed| drop(bed.open()));
+        assert_eq!(bed.connections(), [0]);
+    });
+}
+
+#[test]
 fn round_robin_gives_every_turn_once() {
     loom::model(|| {
         let bed = Bed::new(Balance::RoundRobin, &[1, 1, 1, 1]);

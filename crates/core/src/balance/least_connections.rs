@@ -88,7 +88,7 @@ impl LeastConnections {
     }
 
     /// Two different backends, each drawn by weight, from the ticket alone.
-    fn two(&self, ticket: u64) -> (usize, usize) {
+    pub(crate) fn two(&self, ticket: u64) -> (usize, usize) {
         let last = self.weight_ends.len() - 1;
         let total = self.weight_ends[last];
         let at = |weight| self.weight_ends.partition_point(|&end| end <= weight);

@@ -148,6 +148,35 @@ fn a_sample_follows_weights() {
 }
 
 #[test]
+fn a_sample_is_two_different_backends_drawn_by_weight() {
+    let mut weights = [1; 257];
+    (weights[0], weights[100], weights[256]) = (254, 254, 254);
+    let bed = bed(&weights);
+    let rule = LeastConnections::new(&eligible(&bed));
+    let (mut first, mut second) = ([0_u32; 257], [0_u32; 257]);
+    for ticket in 0..10_000 {
+        let (a, b) = rule.two(ticket);
+        assert_ne!(a, b, "ticket {ticket}");
+        first[a] += 1;
+        second[b] += 1;
+    }
+    // Each of the three weighs a quarter of all, so it is first in 2,500 of 10,000 draws. It is second after another
+    // of the three (1/2 of the draws, then 1/3 of what is left) or after a light one (1/4, then 254 / 1,015):
+    // 1/6 + 1/16 = 0.229. The deviation is about 43.
+    for heavy in [0, 100, 256] {
+        assert!((2_350..=2_650).contains(&first[heavy]), "{}", first[heavy]);
+        assert!((2_140..=2_440).contains(&second[heavy]), "{}", second[heavy]);
+    }
+    let light = first
+        .iter()
+        .zip(&second)
+        .map(|(first, second)| first + second)
+        .filter(|&count| count < 400)
+        .count();
+    assert_eq!(light, 254);
+}
+
+#[test]
 fn a_sample_of_tried_backends_falls_back_to_a_look_at_all() {
     // Weight 1000 makes nearly every sample the same two.
     let mut weights = [1; 257];
