@@ -3,6 +3,7 @@
 //! The connection count is exact over all workers because choosing reserves (see `balance`). A backend keeps its state
 //! across configurations as long as its pool's name and its address stay (docs/decisions/D14).
 
+use crate::balance::Tickets;
 use crate::model;
 use crate::stats::BackendStats;
 use crate::sync::{AtomicU32, Ordering};
@@ -75,6 +76,7 @@ impl Drop for Reservation {
 #[derive(Debug, Default)]
 pub struct Registry {
     states: Mutex<States>,
+    tickets: Mutex<HashMap<Arc<str>, Arc<Tickets>>>,
 }
 
 type States = HashMap<(Arc<str>, model::Address), Arc<BackendState>>;
@@ -92,5 +94,11 @@ impl Registry {
                     .clone()
             })
             .collect()
+    }
+
+    /// The tickets of a pool: a schedule goes on where it was when the pool's selector is replaced.
+    pub fn tickets(&self, pool: &Arc<str>) -> Arc<Tickets> {
+        let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+        tickets.entry(pool.clone()).or_default().clone()
     }
 }

@@ -62,11 +62,12 @@ impl Gates {
 
     /// Admits one connection of a listener, if both caps allow it.
     pub fn admit(self: &Arc<Self>, listener: usize) -> Option<Permit> {
-        if !self.process.take() {
+        // The listener's first: a full listener must not take room from the others, not even for a moment.
+        if !self.listeners[listener].take() {
             return None;
         }
-        if !self.listeners[listener].take() {
-            self.process.give_back();
+        if !self.process.take() {
+            self.listeners[listener].give_back();
             return None;
         }
         Some(Permit {

@@ -1,7 +1,7 @@
 //! The immutable checked configuration that workers run, joined with the live state of its backends.
 
 use crate::backend::{BackendState, Registry};
-use crate::balance::{Selector, Tickets};
+use crate::balance::Selector;
 use crate::model::Model;
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ impl Snapshot {
             .iter()
             .map(|pool| {
                 let backends: Box<[_]> = registry.pool(pool, workers).into();
-                let selector = Selector::new(pool, &backends, Arc::new(Tickets::new()));
+                let selector = Selector::new(pool, &backends, registry.tickets(&pool.name));
                 PoolState { backends, selector }
             })
             .collect();

@@ -1,9 +1,26 @@
-//! One worker: a thread with its ring, its listeners and its relays (interface agreed with `control`).
+//! One worker as seen from outside: its listening sockets, its thread, and the orders it takes.
+//!
+//! `control` binds all listeners of all workers first, then starts the workers; nothing is accepted before every bind
+//! has succeeded.
 
-use ringway_core::backend::BackendState;
-use ringway_core::model::{Address, Buffers, Model};
+use crate::convert;
+use crate::state::{Orders, WorkerState};
+use crate::tcp::accept::accept_all;
+use ringway_core::gate::Gates;
+use ringway_core::model::{Address, Listener, Model};
+use ringway_core::snapshot::Snapshot;
 use ringway_core::stats::WorkerStats;
-use std::sync::Arc;
+use ringway_runtime::socket::{self, ListenError};
+use ringway_runtime::{BufferOptions, Capabilities, ListenOptions, Remote, Runtime, thread as cpu};
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// The kernel caps a backlog at `net.core.somaxconn`; this asks for all of it.
+const BACKLOG_MAX: i32 = i32::MAX;
 
 /// A listener could not be bound.
 #[derive(Debug)]
@@ -17,13 +34,103 @@ pub struct BindError {
 }
 
 /// Bound listening sockets of one worker; parallel to `Model::listeners` and their addresses.
-#[derive(Debug)]
-pub struct WorkerSockets(());
+#[derive(Debug, Default)]
+pub struct WorkerSockets(Vec<Vec<OwnedFd>>);
+
+/// The sockets of each worker, and the addresses as bound.
+pub type Bound = (Vec<WorkerSockets>, Vec<Vec<Address>>);
 
 /// Binds every listener once per worker; all errors are collected, nothing stays bound when there is one.
 /// Also returns the addresses as bound (port 0 replaced by the real port), parallel to listeners and addresses.
-pub fn bind_all(_model: &Model, _workers: usize) -> Result<(Vec<WorkerSockets>, Vec<Vec<Address>>), Vec<BindError>> {
-    Err(Vec::new())
+///
+/// # Errors
+/// One entry for each address that cannot be listened on.
+pub fn bind_all(model: &Model, workers: usize) -> Result<Bound, Vec<BindError>> {
+    let mut sockets: Vec<WorkerSockets> = (0..workers).map(|_| WorkerSockets::default()).collect();
+    let mut bound = Vec::new();
+    let mut errors = Vec::new();
+    for listener in &model.listeners {
+        sockets.iter_mut().for_each(|sockets| sockets.0.push(Vec::new()));
+        let mut addresses = Vec::new();
+        for address in &listener.bind {
+            match bind(listener, address, workers) {
+                Ok((opened, address)) => {
+                    for (sockets, socket) in sockets.iter_mut().zip(opened) {
+                        sockets.0.last_mut().expect("pushed above").push(socket);
+                    }
+                    addresses.push(address);
+                }
+                Err(error) => errors.push(BindError {
+                    listener: listener.name.clone(),
+                    address: address.clone(),
+                    message: bind_sentence(listener, address, &error),
+                }),
+            }
+        }
+        bound.push(addresses);
+    }
+    if errors.is_empty() {
+        Ok((sockets, bound))
+    } else {
+        Err(errors)
+    }
+}
+
+/// One socket per worker on the same address. A UNIX path has one socket, which the workers share.
+fn bind(listener: &Listener, address: &Address, workers: usize) -> Result<(Vec<OwnedFd>, Address), ListenError> {
+    let mut address = convert::address(address);
+    let backlog = listener
+        .backlog
+        .map_or(BACKLOG_MAX, |backlog| i32::try_from(backlog).unwrap_or(BACKLOG_MAX));
+    let options = ListenOptions {
+        backlog,
+        connection: convert::connection(&listener.keepalive),
+    };
+    socket::probe_address_free(&address)?;
+    let mut sockets: Vec<OwnedFd> = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        if let (ringway_runtime::Address::Unix(_), Some(first)) = (&address, sockets.first()) {
+            let shared = first.try_clone().map_err(|error| ListenError::duplicating(&error))?;
+            sockets.push(shared);
+            continue;
+        }
+        let (socket, bound) = socket::listen(&address, &options)?;
+        sockets.push(socket);
+        address = bound;
+    }
+    Ok((sockets, convert::model_address(address)))
+}
+
+fn bind_sentence(listener: &Listener, address: &Address, error: &ListenError) -> String {
+    let advice = if error.is_address_in_use() {
+        match address {
+            Address::Inet(address) => format!(
+                "another process listens there already (`ss -ltnp 'sport = :{}'` names it); stop it or choose another \
+                 address",
+                address.port()
+            ),
+            Address::Unix(_) => "another process listens there".to_owned(),
+        }
+    } else if error.is_permission_denied() {
+        match address {
+            Address::Inet(_) => "ports below 1024 need the capability CAP_NET_BIND_SERVICE (systemd: \
+                                 AmbientCapabilities=CAP_NET_BIND_SERVICE) or a lower \
+                                 net.ipv4.ip_unprivileged_port_start"
+                .to_owned(),
+            Address::Unix(path) => {
+                let directory = path.parent().unwrap_or(path).display();
+                format!("the user that runs ringway may not create a socket in {directory}")
+            }
+        }
+    } else if error.is_address_not_available() {
+        "no interface of this machine has this address".to_owned()
+    } else {
+        "check the address".to_owned()
+    };
+    format!(
+        "listener \"{}\": cannot listen on {address}: {error}: {advice}",
+        listener.name
+    )
 }
 
 /// What a worker needs to start.
@@ -34,42 +141,128 @@ pub struct WorkerConfig {
     /// The core to pin to; `None`: not pinned.
     pub cpu: Option<usize>,
     /// What to run.
-    pub model: Arc<Model>,
-    /// Parallel to `Model::pools`: the selector of each pool (shared by all workers).
-    pub pools: Arc<[Vec<Arc<BackendState>>]>,
+    pub snapshot: Arc<Snapshot>,
     /// Counted here.
     pub stats: Arc<WorkerStats>,
     /// What it accepts from.
     pub sockets: WorkerSockets,
-    /// Connections of the whole process at most (both listeners' caps and descriptors considered).
-    pub connections_max: u32,
-    /// Size of the buffer ring.
-    pub buffers: Buffers,
+    /// Caps on connections, shared by all workers.
+    pub gates: Arc<Gates>,
+    /// What the kernel can do.
+    pub capabilities: Capabilities,
 }
 
 /// A worker could not start: one sentence that names cause and cure.
 #[derive(Debug)]
 pub struct StartError(pub String);
 
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
 /// A running worker.
 #[derive(Debug)]
-pub struct Worker(());
+pub struct Worker {
+    orders: Arc<Orders>,
+    remote: Remote,
+    /// Closed when the thread ends.
+    ended: Mutex<Receiver<()>>,
+}
 
 impl Worker {
     /// Starts the thread and returns when it serves (or failed to).
-    pub fn start(_config: WorkerConfig) -> Result<Self, StartError> {
-        Err(StartError(String::new()))
+    ///
+    /// # Errors
+    /// Why it does not serve.
+    pub fn start(config: WorkerConfig) -> Result<Self, StartError> {
+        let orders = Arc::new(Orders::default());
+        let (started, start) = sync_channel(1);
+        let (end, ended) = sync_channel::<()>(1);
+        let thread_orders = orders.clone();
+        thread::Builder::new()
+            .name(format!("worker-{}", config.index))
+            .spawn(move || {
+                // Dropped last, when the runtime is gone.
+                let _end = end;
+                run(config, thread_orders, &started);
+            })
+            .map_err(|error| StartError(format!("cannot start the thread of a worker: {error}")))?;
+        let remote = start
+            .recv()
+            .unwrap_or_else(|_| Err("the thread of a worker ended at once".to_owned()));
+        Ok(Self {
+            orders,
+            remote: remote.map_err(StartError)?,
+            ended: Mutex::new(ended),
+        })
     }
 
     /// Stops accepting without dropping queued connections; relays go on. Returns at once.
-    pub fn stop_accepting(&self) {}
+    pub fn stop_accepting(&self) {
+        self.orders.stop_accepting();
+        self.remote.run(|handle| handle.wake_all());
+    }
 
     /// Resets every relay that is left (end reason `drain_deadline`). Returns at once.
-    pub fn reset_relays(&self) {}
+    pub fn reset_relays(&self) {
+        self.orders.reset_relays();
+        self.remote.run(|handle| handle.wake_all());
+    }
 
     /// Waits until the worker's thread ended: after `stop_accepting`, when no relay is left. `true` if it ended within
     /// `timeout`.
-    pub fn wait_ended(&self, _timeout: std::time::Duration) -> bool {
-        true
+    pub fn wait_ended(&self, timeout: Duration) -> bool {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(ended.recv_timeout(timeout), Err(RecvTimeoutError::Disconnected))
     }
+}
+
+/// The worker's thread.
+fn run(config: WorkerConfig, orders: Arc<Orders>, started: &SyncSender<Result<Remote, String>>) {
+    if let Some(cpu) = config.cpu
+        && let Err(errno) = cpu::pin_to(cpu)
+    {
+        tracing::warn!(
+            worker = config.index,
+            "cannot pin to core {cpu}: {errno}; running unpinned"
+        );
+    }
+    let buffers = config.snapshot.model.buffers;
+    let buffers = BufferOptions {
+        count: buffers.count,
+        size: buffers.size,
+    };
+    let runtime = match Runtime::new(&config.capabilities, buffers) {
+        Ok(runtime) => runtime,
+        Err(unavailable) => {
+            // The other end waits for exactly this.
+            let _ = started.send(Err(unavailable.to_string()));
+            return;
+        }
+    };
+    let handle = runtime.handle().clone();
+    let adopt = |sockets: Vec<OwnedFd>| {
+        sockets
+            .into_iter()
+            .map(|socket| handle.adopt_listener(socket))
+            .collect()
+    };
+    let listeners = config.sockets.0.into_iter().map(adopt).collect();
+    let state = WorkerState::new(
+        handle.clone(),
+        config.index,
+        config.snapshot,
+        config.stats,
+        config.gates,
+        orders,
+    );
+    let _ = started.send(Ok(handle.remote()));
+    runtime.run(accept_all(state.clone(), handle, listeners), |_| {
+        state.relieve_buffers();
+        state.publish_stats();
+    });
 }

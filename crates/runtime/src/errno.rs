@@ -17,6 +17,10 @@ impl Errno {
     pub const CANCELED: Self = Self(libc::ECANCELED);
     /// No buffer was available, or the kernel lacks memory for one more socket.
     pub const NOBUFS: Self = Self(libc::ENOBUFS);
+    /// The peer's kernel sent a reset.
+    pub const CONNECTION_RESET: Self = Self(libc::ECONNRESET);
+    /// The peer does not answer.
+    pub const TIMED_OUT: Self = Self(libc::ETIMEDOUT);
     /// Would have to wait.
     pub const AGAIN: Self = Self(libc::EAGAIN);
 

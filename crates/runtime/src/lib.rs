@@ -296,6 +296,16 @@ impl Handle {
         self.0.tasks.wake(task);
     }
 
+    /// Whether a task has not ended yet.
+    pub fn is_alive(&self, task: TaskId) -> bool {
+        self.0.tasks.exists(task)
+    }
+
+    /// Polls every task in the next turn. For rare events that concern everybody.
+    pub fn wake_all(&self) {
+        self.0.tasks.wake_all();
+    }
+
     /// Resolves at `deadline`.
     pub fn sleep_until(&self, deadline: Time) -> Sleep {
         Sleep::new(self.0.clone(), deadline)

@@ -322,7 +322,17 @@ impl Listener {
 
     /// Starts to accept, again and again until it fails or is dropped.
     pub fn accept(&self) -> Accept {
-        let token = self.runtime.reactor.borrow_mut().accept(&self.socket);
+        self.start_accept(false)
+    }
+
+    /// Starts to accept one connection; then [`Accept::poll_next`] says EAGAIN. For listeners near a limit: nothing is
+    /// accepted that there is no room for.
+    pub fn accept_one(&self) -> Accept {
+        self.start_accept(true)
+    }
+
+    fn start_accept(&self, once: bool) -> Accept {
+        let token = self.runtime.reactor.borrow_mut().accept(&self.socket, once);
         Accept { runtime: self.runtime.clone(), token }
     }
 
@@ -363,7 +373,7 @@ impl Accept {
     /// The next connection, or the error that ended accepting; start a new [`Accept`] after an error.
     ///
     /// # Errors
-    /// EMFILE and ENFILE when descriptors ran out; ECANCELED after `stop`.
+    /// EMFILE and ENFILE when descriptors ran out; ECANCELED after `stop`; EAGAIN behind the one of `accept_one`.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Stream, Errno>> {
         let accepted = self.runtime.reactor.borrow_mut().poll_accept(self.token, context.waker());
         match accepted {

@@ -173,9 +173,9 @@ impl Reactor {
         (self.ops.insert(op), fd)
     }
 
-    pub(crate) fn accept(&mut self, socket: &SocketSlot) -> Token {
+    pub(crate) fn accept(&mut self, socket: &SocketSlot, once: bool) -> Token {
         let (token, fd) = self.begin(Kind::Accept { accepted: Box::default() }, Some(socket));
-        self.driver.start(Operation::Accept { fd }, token);
+        self.driver.start(Operation::Accept { fd, once }, token);
         token
     }
 
@@ -204,6 +204,8 @@ impl Reactor {
 
     /// Sends what fits. With `report` the owner is woken by success too, not only when something is left.
     pub(crate) fn send(&mut self, socket: &SocketSlot, links: Links, report: bool) -> Token {
+        // What is beyond the pieces of one send would otherwise be taken for sent.
+        let report = report || links.pieces() > crate::driver::SEND_PIECES_MAX as u16;
         let (token, fd) = self.begin(Kind::Send { links }, Some(socket));
         let op = self.ops.get_mut(token).expect("it was just inserted");
         if let Kind::Send { links } = &op.kind {

@@ -1,6 +1,6 @@
 //! Socket options, listening sockets and TCP_INFO: the direct calls that do not go through the ring.
 //!
-//! Unsafe module: getsockopt(2) of TCP_INFO. Everything else stands on socket2. Used by the drivers and, before any
+//! Unsafe module: getsockopt(2) of TCP_INFO, ioctl(2) of SIOCOUTQ. Everything else stands on socket2. Used by the drivers and, before any
 //! runtime exists, by whoever binds listeners.
 
 use crate::address::Address;
@@ -53,6 +53,28 @@ pub struct ListenError {
     pub errno: Errno,
 }
 
+impl ListenError {
+    /// A second descriptor for a listening socket could not be made.
+    pub fn duplicating(error: &io::Error) -> Self {
+        Self { call: "dup", errno: errno_of(error) }
+    }
+
+    /// Somebody else listens there.
+    pub const fn is_address_in_use(&self) -> bool {
+        self.errno.0 == libc::EADDRINUSE
+    }
+
+    /// The user may not listen there.
+    pub const fn is_permission_denied(&self) -> bool {
+        matches!(self.errno.0, libc::EACCES | libc::EPERM)
+    }
+
+    /// The machine does not have the address.
+    pub const fn is_address_not_available(&self) -> bool {
+        self.errno.0 == libc::EADDRNOTAVAIL
+    }
+}
+
 impl fmt::Display for ListenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.call, self.errno)
@@ -70,8 +92,8 @@ pub struct TcpInfo {
     pub last_heard: Duration,
     /// Probes or retransmissions since then that the peer did not answer.
     pub unanswered: u32,
-    /// Bytes sent that the peer has not acknowledged, and bytes not sent yet.
-    pub unacknowledged: u32,
+    /// Bytes that the kernel holds for the peer: not sent yet, or not acknowledged (SIOCOUTQ, tcp(7)).
+    pub outgoing: u32,
 }
 
 /// Finds out whether another process (or an earlier listener of this one) holds an address, although SO_REUSEPORT
@@ -174,8 +196,16 @@ pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Option<TcpInfo> {
         closed: info.tcpi_state == TCP_CLOSE,
         last_heard: Duration::from_millis(u64::from(info.tcpi_last_ack_recv.min(info.tcpi_last_data_recv))),
         unanswered: u32::from(info.tcpi_probes.max(info.tcpi_retransmits)),
-        unacknowledged: info.tcpi_unacked,
+        outgoing: outgoing(fd),
     })
+}
+
+/// SIOCOUTQ; 0 where the kernel does not say.
+fn outgoing(fd: BorrowedFd<'_>) -> u32 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ (the same number as SIOCOUTQ) writes one int, which outlives the call.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { bytes.unsigned_abs() } else { 0 }
 }
 
 #[cfg(test)]

@@ -40,6 +40,12 @@ impl Tasks {
         self.ready.push(task.0.slot, task.0.generation as u16);
     }
 
+    pub(crate) fn wake_all(&self) {
+        for (token, _) in self.table.borrow_mut().iter_mut() {
+            self.ready.push(token.slot, token.generation as u16);
+        }
+    }
+
     pub(crate) fn exists(&self, task: TaskId) -> bool {
         self.table.borrow_mut().get_mut(task.0).is_some()
     }

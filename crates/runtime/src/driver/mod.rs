@@ -19,14 +19,17 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+/// Pieces of one send: a longer queue goes out in several turns. Far below the kernel's UIO_MAXIOV.
+pub(crate) const SEND_PIECES_MAX: usize = 64;
+
 /// A descriptor owned by the runtime's socket table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fd(pub(crate) i32);
 
 /// What to start. Borrowed parts need to live until `start` returns; buffers until the completion.
 pub(crate) enum Operation<'a> {
-    /// Accept again and again until cancelled or failed.
-    Accept { fd: Fd },
+    /// Accept again and again until cancelled or failed, or `once`.
+    Accept { fd: Fd, once: bool },
     /// Receive into published buffers again and again, in bundles where the kernel can.
     Receive { fd: Fd },
     /// Connect once.

@@ -4,7 +4,7 @@
 //! kernel. Never decides anything; never touches a buffer between its submission and its completion. Unsafe module:
 //! pushes submission entries, calls io_uring_enter(2), and closes descriptors.
 
-use super::{Completion, Domain, DriverStats, Fd, Operation, Wait};
+use super::{Completion, Domain, DriverStats, Fd, Operation, SEND_PIECES_MAX, Wait};
 use crate::address::Address;
 use crate::capabilities::{Capabilities, Unavailable};
 use crate::errno::{Errno, outcome};
@@ -32,8 +32,6 @@ pub(crate) const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 16_384;
 /// The one group of provided buffers of a worker.
 pub(crate) const BUFFER_GROUP: u16 = 0;
-/// Pieces of one send: a longer queue goes out in several turns. Far below the kernel's UIO_MAXIOV.
-const SEND_PIECES_MAX: usize = 64;
 /// Bytes of one receive completion: bounds what one burst adds on top of a full queue.
 const RECEIVE_BYTES_MAX: u32 = 256 * 1024;
 /// Vectors, headers and addresses that may wait for one submission.
@@ -81,7 +79,7 @@ impl Uring {
             .map_err(|error| Unavailable::from_setup(errno_of(&error)))?;
         let pool = Pool::shared(buffers)
             .map_err(|error| Unavailable::new("mapping the receive buffers", errno_of(&error)))?;
-        let (address, entries) = pool.shared_ring().expect("a shared pool has a shared ring");
+        let (address, entries) = pool.shared_ring();
         // SAFETY: the ring of entries is page-aligned, has `entries` entries and stays mapped until `retire` saw the
         // last completion (or leaked it): `Pool` is owned by `self.pool` and dropped after `self.ring`.
         unsafe { ring.submitter().register_buf_ring_with_flags(address, entries, BUFFER_GROUP, 0) }
@@ -121,8 +119,12 @@ impl Uring {
 
     pub(crate) fn start(&mut self, operation: Operation<'_>, token: Token) {
         let entry = match operation {
-            Operation::Accept { fd } => {
+            Operation::Accept { fd, once: false } => {
                 opcode::AcceptMulti::new(RingFd(fd.0)).flags(libc::SOCK_CLOEXEC).build().user_data(token.pack())
+            }
+            Operation::Accept { fd, once: true } => {
+                let accept = opcode::Accept::new(RingFd(fd.0), std::ptr::null_mut(), std::ptr::null_mut());
+                accept.flags(libc::SOCK_CLOEXEC).build().user_data(token.pack())
             }
             Operation::Receive { fd } => self.receive_entry(fd).user_data(token.pack()),
             Operation::Connect { fd, address } => self.connect_entry(fd, address).user_data(token.pack()),

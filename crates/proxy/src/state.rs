@@ -1,0 +1,227 @@
+//! What the tasks of one worker share: configuration, counters, and the connections that are open.
+//!
+//! Lives on the worker's thread. Other threads reach it only through [`Orders`], which are flags; whoever sets one has
+//! every task polled.
+
+use ringway_core::gate::Gates;
+use ringway_core::reason::EndReason;
+use ringway_core::snapshot::Snapshot;
+use ringway_core::stats::{ListenerStats, WorkerStats};
+use ringway_runtime::Handle;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
+
+/// What a worker was told to do; set by other threads, read by its tasks when they are polled.
+#[derive(Debug, Default)]
+pub struct Orders {
+    stop_accepting: AtomicBool,
+    reset_relays: AtomicBool,
+}
+
+impl Orders {
+    /// Stop accepting, without dropping what the kernel has queued.
+    pub fn stop_accepting(&self) {
+        self.stop_accepting.store(true, Ordering::Release);
+    }
+
+    /// Reset what is left.
+    pub fn reset_relays(&self) {
+        self.reset_relays.store(true, Ordering::Release);
+    }
+
+    /// Whether accepting is to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stop_accepting.load(Ordering::Acquire)
+    }
+
+    /// Whether connections are to be reset.
+    pub fn is_resetting(&self) -> bool {
+        self.reset_relays.load(Ordering::Acquire)
+    }
+}
+
+/// One worker's state.
+#[derive(Debug)]
+pub struct WorkerState {
+    /// The runtime.
+    pub handle: Handle,
+    /// 0-based; index into `BackendState::workers`.
+    pub index: usize,
+    /// What to run.
+    pub snapshot: Arc<Snapshot>,
+    /// Counted here.
+    pub stats: Arc<WorkerStats>,
+    /// Caps, shared by all workers.
+    pub gates: Arc<Gates>,
+    /// What other threads want.
+    pub orders: Arc<Orders>,
+    /// Connections that are being served.
+    connections: Cell<u64>,
+    /// The task that waits for the last connection's end.
+    main: RefCell<Option<Waker>>,
+    /// Relays that hold buffers which a full peer keeps them from sending; asked to let go when buffers run short.
+    blocked: RefCell<Vec<Waker>>,
+    /// Counts how often `blocked` was emptied; never 0, which stands for not noted.
+    blocked_round: Cell<u32>,
+}
+
+impl WorkerState {
+    /// A worker without connections.
+    pub fn new(
+        handle: Handle,
+        index: usize,
+        snapshot: Arc<Snapshot>,
+        stats: Arc<WorkerStats>,
+        gates: Arc<Gates>,
+        orders: Arc<Orders>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            handle,
+            index,
+            snapshot,
+            stats,
+            gates,
+            orders,
+            connections: Cell::new(0),
+            main: RefCell::default(),
+            blocked: RefCell::default(),
+            blocked_round: Cell::new(1),
+        })
+    }
+
+    /// Connections that are being served.
+    pub fn connections(&self) -> u64 {
+        self.connections.get()
+    }
+
+    /// Who waits for the last connection's end.
+    pub(crate) fn set_main(&self, main: &Waker) {
+        *self.main.borrow_mut() = Some(main.clone());
+    }
+
+    pub(crate) fn wake_main(&self) {
+        if let Some(main) = &*self.main.borrow() {
+            main.wake_by_ref();
+        }
+    }
+
+    /// A relay holds buffers that it cannot send.
+    /// Returns the round in which it was noted: noting again in the same round is not needed.
+    pub(crate) fn note_blocked(&self, relay: &Waker, noted: u32) -> u32 {
+        let round = self.blocked_round.get();
+        if noted == round {
+            return round;
+        }
+        // Entries of relays that have ended are still in the list; a round is over when they could be most of it.
+        if self.blocked.borrow().len() as u64 > 2 * self.connections.get() + 64 {
+            self.wake_blocked();
+        }
+        self.blocked.borrow_mut().push(relay.clone());
+        self.blocked_round.get()
+    }
+
+    fn wake_blocked(&self) {
+        self.blocked_round.set(self.blocked_round.get().wrapping_add(1).max(1));
+        for relay in self.blocked.borrow_mut().drain(..) {
+            relay.wake();
+        }
+    }
+
+    /// Buffers are short when less than a quarter is left; then relays keep nothing in them that cannot be sent.
+    pub(crate) fn buffers_short(&self) -> bool {
+        let (available, count) = self.handle.buffers();
+        available < count / 4
+    }
+
+    /// Called once per turn: wakes relays that hold buffers they cannot send, if buffers are short.
+    pub fn relieve_buffers(&self) {
+        if self.buffers_short() && !self.blocked.borrow().is_empty() {
+            self.wake_blocked();
+        }
+    }
+
+    /// Called once per turn: publishes what the runtime counted.
+    pub fn publish_stats(&self) {
+        let counted = self.handle.stats();
+        let stats = &self.stats.runtime;
+        stats.turns.set(counted.turns);
+        stats.enters.set(counted.enters);
+        stats.direct_calls.set(counted.direct_calls);
+        stats.completions.set(counted.completions);
+        stats.buffers_out.set(counted.buffers_out);
+        stats.buffers_dry.set(counted.buffers_dry);
+        stats.readers_starved.set(counted.readers_starved);
+        stats.cq_overflows.set(counted.overflows);
+        stats.tasks_panicked.set(counted.tasks_panicked);
+        stats.tasks.set(counted.tasks);
+    }
+}
+
+/// One connection in the books of its listener, from accept to end. Dropped without [`Self::end`] it counts as ended by
+/// a panic: nothing else drops a connection's task, except the reset of what is left.
+#[derive(Debug)]
+pub(crate) struct Session {
+    worker: Rc<WorkerState>,
+    listener: u32,
+    ended: Cell<bool>,
+    started: ringway_runtime::Time,
+}
+
+impl Session {
+    pub(crate) fn begin(worker: &Rc<WorkerState>, listener: usize) -> Self {
+        let stats = &worker.stats.listeners[listener];
+        stats.connections_total.add(1);
+        stats.connections.add(1);
+        worker.connections.set(worker.connections.get() + 1);
+        let started = worker.handle.now();
+        Self {
+            worker: worker.clone(),
+            listener: listener as u32,
+            ended: Cell::new(false),
+            started,
+        }
+    }
+
+    pub(crate) const fn worker(&self) -> &Rc<WorkerState> {
+        &self.worker
+    }
+
+    pub(crate) const fn listener(&self) -> usize {
+        self.listener as usize
+    }
+
+    pub(crate) fn stats(&self) -> &ListenerStats {
+        &self.worker.stats.listeners[self.listener as usize]
+    }
+
+    /// Books the end. Only the first call counts.
+    pub(crate) fn end(&self, reason: EndReason) {
+        if self.ended.replace(true) {
+            return;
+        }
+        let stats = self.stats();
+        stats.ended[reason.index()].add(1);
+        stats.connections.sub(1);
+        stats
+            .session_seconds
+            .observe(self.worker.handle.now().since(self.started));
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let panicked = std::thread::panicking() || !self.worker.orders.is_resetting();
+        self.end(if panicked {
+            EndReason::Panicked
+        } else {
+            EndReason::DrainDeadline
+        });
+        self.worker.connections.set(self.worker.connections.get() - 1);
+        if self.worker.connections.get() == 0 {
+            self.worker.wake_main();
+        }
+    }
+}
