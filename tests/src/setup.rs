@@ -1,0 +1,129 @@
+//! The configuration of one test, written as YAML for Ringway (or for the stand-in).
+
+use crate::address::{Address, free_v4};
+use std::net::SocketAddr;
+
+/// A configuration under construction; keys are added to the listener or pool named last.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Where the admin port is to listen.
+    pub admin: SocketAddr,
+    pub(crate) top: Vec<(String, String)>,
+    pub(crate) listeners: Vec<ListenerPart>,
+    pub(crate) pools: Vec<PoolPart>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ListenerPart {
+    pub(crate) name: String,
+    pub(crate) bind: Address,
+    pub(crate) pool: String,
+    pub(crate) keys: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct PoolPart {
+    pub(crate) name: String,
+    pub(crate) balance: String,
+    pub(crate) backends: Vec<Address>,
+    pub(crate) keys: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// Nothing but an admin port.
+    pub fn new() -> Self {
+        let Address::Inet(admin) = free_v4() else {
+            unreachable!("free_v4 gives a port")
+        };
+        Self {
+            admin,
+            top: Vec::new(),
+            listeners: Vec::new(),
+            pools: Vec::new(),
+        }
+    }
+
+    /// Listener `front` on a free port of 127.0.0.1, pool `pool` with these backends, two workers; and the port.
+    pub fn simple(balance: &str, backends: &[&Address]) -> (Self, Address) {
+        let front = free_v4();
+        let setup = Self::new()
+            .top("workers", "2")
+            .listener("front", &front, "pool")
+            .pool("pool", balance, backends);
+        (setup, front)
+    }
+
+    /// Adds a key at the top.
+    pub fn top(mut self, key: &str, value: &str) -> Self {
+        self.top.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds a TCP listener.
+    pub fn listener(mut self, name: &str, bind: &Address, pool: &str) -> Self {
+        let (name, pool) = (name.to_owned(), pool.to_owned());
+        self.listeners.push(ListenerPart {
+            name,
+            bind: bind.clone(),
+            pool,
+            keys: Vec::new(),
+        });
+        self
+    }
+
+    /// Adds a key to the last listener.
+    pub fn listener_key(mut self, key: &str, value: &str) -> Self {
+        let listener = self.listeners.last_mut().expect("a listener was added before its key");
+        listener.keys.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds a pool.
+    pub fn pool(mut self, name: &str, balance: &str, backends: &[&Address]) -> Self {
+        let backends = backends.iter().map(|&address| address.clone()).collect();
+        let (name, balance) = (name.to_owned(), balance.to_owned());
+        self.pools.push(PoolPart {
+            name,
+            balance,
+            backends,
+            keys: Vec::new(),
+        });
+        self
+    }
+
+    /// Adds a key to the last pool.
+    pub fn pool_key(mut self, key: &str, value: &str) -> Self {
+        let pool = self.pools.last_mut().expect("a pool was added before its key");
+        pool.keys.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The file.
+    pub fn yaml(&self) -> String {
+        let mut lines = vec![format!("admin: {{ bind: \"{}\" }}", self.admin)];
+        lines.extend(self.top.iter().map(|(key, value)| format!("{key}: {value}")));
+        lines.push("listeners:".to_owned());
+        for listener in &self.listeners {
+            lines.push(format!("  {}:", listener.name));
+            lines.push(format!("    bind: \"{}\"", listener.bind));
+            lines.push("    protocol: tcp".to_owned());
+            lines.push(format!("    pool: {}", listener.pool));
+            lines.extend(listener.keys.iter().map(|(key, value)| format!("    {key}: {value}")));
+        }
+        lines.push("pools:".to_owned());
+        for pool in &self.pools {
+            lines.push(format!("  {}:", pool.name));
+            lines.push(format!("    balance: {}", pool.balance));
+            lines.extend(pool.keys.iter().map(|(key, value)| format!("    {key}: {value}")));
+            lines.push("    backends:".to_owned());
+            lines.extend(pool.backends.iter().map(|address| format!("      - \"{address}\"")));
+        }
+        lines.join("\n") + "\n"
+    }
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
