@@ -1,0 +1,313 @@
+//! The balancers that are compared: how each is configured and started, and when it is ready.
+//!
+//! All get the same four listeners, one backend each, one worker on one core, and buffers of 64 KiB where they have
+//! the choice. A balancer must never be started with anything its own manual would not recommend for this.
+
+use super::guard::Child;
+use super::load::Backends;
+use super::{host, load};
+use crate::tools;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// One column of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Balancer {
+    Ringway,
+    Haproxy,
+    Nginx,
+    /// The plainest relay on tokio-uring.
+    Naive,
+    /// No balancer: load and backend alone.
+    Direct,
+}
+
+impl Balancer {
+    pub(super) const ALL: [Self; 5] = [Self::Ringway, Self::Haproxy, Self::Nginx, Self::Naive, Self::Direct];
+
+    /// In options and in the JSON.
+    pub(super) const fn option(self) -> &'static str {
+        match self {
+            Self::Ringway => "ringway",
+            Self::Haproxy => "haproxy",
+            Self::Nginx => "nginx",
+            Self::Naive => "naive",
+            Self::Direct => "direct",
+        }
+    }
+
+    /// In tables and plots.
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::Ringway => "Ringway",
+            Self::Haproxy => "HAProxy",
+            Self::Nginx => "nginx",
+            Self::Naive => "naive tokio-uring",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+/// Where the four services listen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Services {
+    pub(super) http: SocketAddr,
+    pub(super) echo: SocketAddr,
+    pub(super) short: SocketAddr,
+    pub(super) iperf: SocketAddr,
+}
+
+impl Services {
+    fn named(&self) -> [(&'static str, SocketAddr); 4] {
+        [
+            ("http", self.http),
+            ("echo", self.echo),
+            ("short", self.short),
+            ("iperf", self.iperf),
+        ]
+    }
+}
+
+/// A balancer and the ports that it will take.
+pub(super) struct Plan {
+    balancer: Balancer,
+}
+
+impl Plan {
+    pub(super) fn fresh(balancer: Balancer) -> Self {
+        Self { balancer }
+    }
+
+    /// Starts it on `core` and returns when a connection through it was echoed.
+    pub(super) fn start(
+        self,
+        programs: &Path,
+        directory: &Path,
+        backends: &Backends,
+        core: usize,
+    ) -> Result<Running, String> {
+        let targets = backends.services;
+        let balancer = self.balancer;
+        if balancer == Balancer::Direct {
+            return Ok(Running {
+                balancer,
+                services: targets,
+                child: None,
+            });
+        }
+        let [http, echo, short, iperf] = free_addresses()?;
+        let services = Services {
+            http,
+            echo,
+            short,
+            iperf,
+        };
+        let mut command = match balancer {
+            Balancer::Ringway => ringway(programs, directory, &services, &targets)?,
+            Balancer::Haproxy => haproxy(directory, &services, &targets)?,
+            Balancer::Nginx => nginx(directory, &services, &targets)?,
+            _ => naive(programs, &services, &targets),
+        };
+        let log = directory.join(format!("{}.log", balancer.option()));
+        let mut child = Child::spawn(&mut command, core, log, false)?;
+        wait_until_echoed(echo, &mut child).map_err(|e| format!("{}: {e}", balancer.title()))?;
+        Ok(Running {
+            balancer,
+            services,
+            child: Some(child),
+        })
+    }
+}
+
+/// A balancer that serves. Ends when dropped.
+pub(super) struct Running {
+    pub(super) balancer: Balancer,
+    pub(super) services: Services,
+    /// `None` for the direct path.
+    child: Option<Child>,
+}
+
+impl Running {
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::pid)
+    }
+
+    pub(super) fn last_words(&self) -> String {
+        self.child.as_ref().map(Child::last_words).unwrap_or_default()
+    }
+}
+
+fn ringway(programs: &Path, directory: &Path, services: &Services, targets: &Services) -> Result<Command, String> {
+    let [admin] = free_addresses()?;
+    let mut text = format!("workers: 1\nadmin: {{ bind: {admin} }}\nlisteners:\n");
+    for (name, address) in services.named() {
+        text += &format!("  {name}: {{ bind: {address}, protocol: tcp, pool: {name} }}\n");
+    }
+    text += "pools:\n";
+    for (name, address) in targets.named() {
+        text += &format!("  {name}: {{ backends: [{address}] }}\n");
+    }
+    let file = write(directory, "ringway.yaml", &text)?;
+    let mut command = Command::new(programs.join("ringway"));
+    command.args(["run", "--config"]).arg(file);
+    Ok(command)
+}
+
+fn haproxy(directory: &Path, services: &Services, targets: &Services) -> Result<Command, String> {
+    // Two descriptors per connection, and the pipes of splice.
+    let connections_max = (host::descriptor_limit() - 200) / 3;
+    let mut text = format!(
+        "global\n  nbthread 1\n  maxconn {connections_max}\n  tune.bufsize 65536\n\
+         defaults\n  mode tcp\n  option splice-auto\n  maxconn {connections_max}\n\
+         \x20 timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
+    );
+    for ((name, address), (_, target)) in services.named().into_iter().zip(targets.named()) {
+        text += &format!("listen {name}\n  bind {address}\n  server only {target}\n");
+    }
+    let file = write(directory, "haproxy.cfg", &text)?;
+    // -db: in the foreground.
+    let mut command = program("haproxy")?;
+    command.args(["-db", "-f"]).arg(file);
+    Ok(command)
+}
+
+fn nginx(directory: &Path, services: &Services, targets: &Services) -> Result<Command, String> {
+    let module = tools::nginx_stream_module().map(|file| format!("load_module {};\n", file.display()));
+    let limit = host::descriptor_limit();
+    let mut text = module.unwrap_or_default();
+    text += &format!(
+        "worker_processes 1;\ndaemon off;\npid {0}/nginx.pid;\nerror_log {0}/nginx-error.log;\n\
+         worker_rlimit_nofile {limit};\nevents {{ worker_connections {limit}; }}\n\
+         stream {{\n  proxy_buffer_size 64k;\n  proxy_connect_timeout 5s;\n  proxy_timeout 1h;\n",
+        directory.display()
+    );
+    for ((_, address), (_, target)) in services.named().into_iter().zip(targets.named()) {
+        text += &format!("  server {{ listen {address} backlog=4096; proxy_pass {target}; }}\n");
+    }
+    text += "}\n";
+    let file = write(directory, "nginx.conf", &text)?;
+    let mut command = program("nginx")?;
+    command
+        .arg("-p")
+        .arg(directory)
+        .arg("-e")
+        .arg(directory.join("nginx-error.log"))
+        .arg("-c")
+        .arg(file);
+    Ok(command)
+}
+
+fn naive(programs: &Path, services: &Services, targets: &Services) -> Command {
+    let mut command = Command::new(programs.join("naive-tokio-uring"));
+    command.args(
+        services
+            .named()
+            .into_iter()
+            .zip(targets.named())
+            .map(|((_, from), (_, to))| format!("{from}={to}")),
+    );
+    command
+}
+
+fn program(name: &str) -> Result<Command, String> {
+    tools::find(name)
+        .map(Command::new)
+        .ok_or_else(|| format!("{name} is not installed"))
+}
+
+fn write(directory: &Path, name: &str, text: &str) -> Result<std::path::PathBuf, String> {
+    let file = directory.join(name);
+    std::fs::write(&file, text).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+    Ok(file)
+}
+
+/// Tries a whole round trip until it succeeds, the balancer ends, or patience does.
+fn wait_until_echoed(address: SocketAddr, child: &mut Child) -> Result<(), String> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        child.must_run()?;
+        let error = match echo_once(address) {
+            Ok(()) => return Ok(()),
+            Err(e) => e,
+        };
+        if Instant::now() > deadline {
+            let words = child.last_words();
+            return Err(format!(
+                "not ready after {} s: {error}; its log: {words}",
+                PATIENCE.as_secs()
+            ));
+        }
+        // Nothing tells when a foreign program listens; refused attempts are spaced out a little.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn echo_once(address: SocketAddr) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.write_all(load::PROBE)?;
+    let mut answer = [0; load::PROBE.len()];
+    stream.read_exact(&mut answer)?;
+    if answer == *load::PROBE {
+        Ok(())
+    } else {
+        Err(ErrorKind::InvalidData.into())
+    }
+}
+
+/// Addresses on 127.0.0.1 whose ports nobody uses. They lie outside the range of outgoing connections, so that none of
+/// these takes one before the program that it is meant for, and no port is handed out twice.
+pub(super) fn free_addresses<const N: usize>() -> Result<[SocketAddr; N], String> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const LOWEST: u16 = 10_000;
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let outgoing_from = range
+        .split_whitespace()
+        .next()
+        .and_then(|low| low.parse().ok())
+        .unwrap_or(32_768);
+    // A range that leaves nothing below it is rare; then any port may do.
+    let count = if outgoing_from > LOWEST + 1_000 {
+        outgoing_from - LOWEST
+    } else {
+        u16::MAX - LOWEST
+    };
+    // Two runs at the same time start looking at different places.
+    let start = (std::process::id() % u32::from(count)) as u16;
+    let mut found = Vec::new();
+    for _ in 0..count {
+        let offset = NEXT.fetch_add(1, Relaxed);
+        let port = LOWEST + ((u32::from(start) + u32::from(offset)) % u32::from(count)) as u16;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            found.push(address);
+        }
+        if let Ok(addresses) = <[SocketAddr; N]>::try_from(found.as_slice()) {
+            return Ok(addresses);
+        }
+    }
+    Err(format!(
+        "no {N} free ports between {LOWEST} and {}",
+        u32::from(LOWEST) + u32::from(count)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_addresses_are_different_and_usable() {
+        let first: [SocketAddr; 4] = free_addresses().expect("four ports");
+        let second: [SocketAddr; 4] = free_addresses().expect("four more");
+        for address in first.iter().chain(&second) {
+            TcpListener::bind(address).expect("nobody uses it");
+        }
+        assert!(first.iter().all(|address| !second.contains(address)));
+    }
+}

@@ -1,0 +1,255 @@
+//! One measurement: one metric of one running balancer.
+
+use super::balancers::{Balancer, Plan, Running, Services};
+use super::host::{self, Cores};
+use super::load::{Backends, Loader};
+use super::results::{Metric, Values};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long and how much.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) bulk_seconds: u32,
+    pub(super) small_seconds: u32,
+    pub(super) small1_seconds: u32,
+    pub(super) short_connections: u32,
+    pub(super) idle_connections: u32,
+}
+
+impl Settings {
+    pub(super) const FULL: Self = Self {
+        bulk_seconds: 4,
+        small_seconds: 4,
+        small1_seconds: 3,
+        short_connections: 15_000,
+        idle_connections: 4_000,
+    };
+    /// Two minutes with everything around it.
+    pub(super) const QUICK: Self = Self {
+        bulk_seconds: 2,
+        small_seconds: 2,
+        small1_seconds: 1,
+        short_connections: 4_000,
+        idle_connections: 4_000,
+    };
+}
+
+/// Everything that stays the same over a run.
+pub(super) struct Bench {
+    programs: PathBuf,
+    directory: PathBuf,
+    cores: Cores,
+    settings: Settings,
+    loader: Loader,
+    backends: Backends,
+}
+
+impl Bench {
+    /// `programs`: where cargo put the release binaries.
+    pub(super) fn start(programs: &Path, directory: &Path, cores: Cores, settings: Settings) -> Result<Self, String> {
+        let program = programs.join("ringway-bench-load");
+        let loader = Loader {
+            program,
+            directory: directory.to_owned(),
+            core: cores.load,
+        };
+        let backends = loader.start_backends()?;
+        Ok(Self {
+            programs: programs.to_owned(),
+            directory: directory.to_owned(),
+            cores,
+            settings,
+            loader,
+            backends,
+        })
+    }
+
+    /// Started, checked and warmed up: bytes went through it unchanged and its buffers are touched.
+    pub(super) fn start_balancer(&self, plan: Plan) -> Result<Running, String> {
+        let running = plan.start(&self.programs, &self.directory, &self.backends, self.cores.balancer)?;
+        self.loader
+            .warm(running.services.echo)
+            .map_err(|e| format!("{}: {e}", running.balancer.title()))?;
+        Ok(running)
+    }
+
+    /// Sockets of earlier measurements linger for a minute (TIME_WAIT); their memory must not be counted as idle
+    /// connections' when it goes.
+    pub(super) fn wait_for_quiet_kernel(&self) {
+        const LINGERING_MAX: u64 = 500;
+        let deadline = Instant::now() + Duration::from_secs(65);
+        let mut told = false;
+        while host::sockstat("tw").is_some_and(|n| n > LINGERING_MAX) && Instant::now() < deadline {
+            if !told {
+                println!("waiting until the kernel forgets earlier connections (TIME_WAIT, a minute at most)");
+                told = true;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    pub(super) fn measure(&self, metric: Metric, running: &Running) -> Result<Values, String> {
+        let seconds = self.settings;
+        let result = match metric {
+            Metric::Short => self.short(running),
+            Metric::Small1 => self.small(running, 1, seconds.small1_seconds),
+            Metric::Small64 => self.small(running, 64, seconds.small_seconds),
+            Metric::BulkUp => self.bulk(running, false),
+            Metric::BulkDown => self.bulk(running, true),
+            Metric::Idle => self.idle(running),
+        };
+        result.map_err(|e| match running.last_words() {
+            words if words.is_empty() => e,
+            words => format!("{e}; the balancer's log ends: {words}"),
+        })
+    }
+
+    fn short(&self, running: &Running) -> Result<Values, String> {
+        let watch = Watch::start(running, self.cores)?;
+        let seen = self
+            .loader
+            .short(running.services.short, self.settings.short_connections)?;
+        let cost = watch.stop()?;
+        if seen.connections == 0.0 {
+            return Err(format!("not one short connection succeeded: {}", seen.first_error));
+        }
+        let mut values = cost.values("cpu_us", seen.connections / 1e6);
+        values.insert("per_second", seen.connections / seen.seconds);
+        values.insert("p50_us", seen.p50_us);
+        values.insert("p99_us", seen.p99_us);
+        values.insert("errors", seen.errors);
+        Ok(values)
+    }
+
+    fn small(&self, running: &Running, connections: u32, seconds: u32) -> Result<Values, String> {
+        let watch = Watch::start(running, self.cores)?;
+        let seen = self.loader.wrk(running.services.http, connections, seconds)?;
+        let cost = watch.stop()?;
+        if seen.requests == 0.0 {
+            return Err("not one request was answered".to_owned());
+        }
+        let mut values = cost.values("cpu_us", seen.requests / 1e6);
+        values.insert("per_second", seen.per_second);
+        values.insert("p50_us", seen.p50_us);
+        values.insert("p99_us", seen.p99_us);
+        values.insert("errors", seen.errors);
+        Ok(values)
+    }
+
+    fn bulk(&self, running: &Running, down: bool) -> Result<Values, String> {
+        let backend: Services = self.backends.services;
+        let watch = Watch::start(running, self.cores)?;
+        let seen = self
+            .loader
+            .iperf(running.services.iperf, backend.iperf, down, self.settings.bulk_seconds)?;
+        let cost = watch.stop()?;
+        let mut values = cost.values("cpu_s_per_gb", seen.bytes / 1e9);
+        values.insert("gbit_per_second", seen.bits_per_second / 1e9);
+        Ok(values)
+    }
+
+    /// Memory of idle connections that have each carried one message, against the same process before them.
+    fn idle(&self, running: &Running) -> Result<Values, String> {
+        let wanted = f64::from(self.settings.idle_connections);
+        let process_before = settled_memory(running)?;
+        let kernel_before = host::kernel_memory()?;
+        let mut idle = self
+            .loader
+            .idle(running.services.echo, self.settings.idle_connections)?;
+        let process_after = settled_memory(running)?;
+        let kernel_after = host::kernel_memory()?;
+        let alive = idle.alive()?;
+        let per_connection = |before: u64, after: u64| (after as f64 - before as f64) / wanted;
+        let mut values = Values::new();
+        if running.balancer != Balancer::Direct {
+            values.insert("process_bytes", per_connection(process_before, process_after));
+            values.insert("process_base_bytes", process_before as f64);
+        }
+        values.insert("slab_bytes", per_connection(kernel_before.slab, kernel_after.slab));
+        values.insert("sockstat_bytes", per_connection(kernel_before.tcp, kernel_after.tcp));
+        values.insert("established", idle.established);
+        values.insert("alive", alive);
+        if idle.established < wanted || alive < wanted {
+            return Err(format!(
+                "of {wanted} idle connections {} were established and {alive} lived",
+                idle.established
+            ));
+        }
+        Ok(values)
+    }
+}
+
+/// The balancer's memory once it has stopped changing (returned buffers, closed connections), after 2 s at most.
+fn settled_memory(running: &Running) -> Result<u64, String> {
+    let Some(pid) = running.pid() else { return Ok(0) };
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let mut last = host::process_memory(pid)?;
+    loop {
+        std::thread::sleep(Duration::from_millis(150));
+        let now = host::process_memory(pid)?;
+        if now == last || Instant::now() > deadline {
+            return Ok(now);
+        }
+        last = now;
+    }
+}
+
+/// Clocks read before a load.
+struct Watch {
+    pid: Option<u32>,
+    core: usize,
+    cpu: Duration,
+    core_busy: Duration,
+    started: Instant,
+}
+
+/// What a load cost the balancer.
+struct Cost {
+    /// `None` for the direct path.
+    cpu: Option<Duration>,
+    /// Share of the balancer's core that was not idle, 0 to 1.
+    core_busy: f64,
+}
+
+impl Watch {
+    fn start(running: &Running, cores: Cores) -> Result<Self, String> {
+        let pid = running.pid();
+        let core = cores.balancer;
+        let cpu = pid.map(host::cpu_time).transpose()?.unwrap_or_default();
+        Ok(Self {
+            pid,
+            core,
+            cpu,
+            core_busy: host::core_busy(core),
+            started: Instant::now(),
+        })
+    }
+
+    fn stop(self) -> Result<Cost, String> {
+        let elapsed = self.started.elapsed();
+        let cpu = self
+            .pid
+            .map(host::cpu_time)
+            .transpose()?
+            .map(|now| now.saturating_sub(self.cpu));
+        let busy = host::core_busy(self.core).saturating_sub(self.core_busy);
+        Ok(Cost {
+            cpu,
+            core_busy: busy.as_secs_f64() / elapsed.as_secs_f64(),
+        })
+    }
+}
+
+impl Cost {
+    /// CPU seconds per `units` under `name`.
+    fn values(&self, name: &'static str, units: f64) -> Values {
+        let mut values = Values::new();
+        if let Some(cpu) = self.cpu {
+            values.insert(name, cpu.as_secs_f64() / units);
+            values.insert("cpu_seconds", cpu.as_secs_f64());
+        }
+        values.insert("core_busy", self.core_busy);
+        values
+    }
+}
