@@ -180,7 +180,7 @@ impl Runtime {
     pub fn run(&self, main: impl Future<Output = ()> + 'static, mut after_turn: impl FnMut(&Handle)) {
         let main = self.handle.spawn(main);
         while self.handle.0.tasks.exists(main) {
-            self.turn(true);
+            self.turn_for(Some(main), true);
             after_turn(&self.handle);
         }
     }
@@ -188,8 +188,14 @@ impl Runtime {
     /// One turn: polls the tasks that are ready, submits what they want, waits for completions (if `may_wait` and
     /// nothing is ready), handles them, fires timers.
     pub fn turn(&self, may_wait: bool) {
+        self.turn_for(None, may_wait);
+    }
+
+    /// A turn that does not wait if `main` ends in it: there may be nothing left to wait for.
+    fn turn_for(&self, main: Option<TaskId>, may_wait: bool) {
         let inner = &*self.handle.0;
         inner.tasks.run_ready();
+        let may_wait = may_wait && main.is_none_or(|main| inner.tasks.exists(main));
         let wait = if may_wait { inner.wait() } else { Wait::No };
         let notified = {
             let mut reactor = inner.reactor.borrow_mut();

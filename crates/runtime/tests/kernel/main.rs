@@ -1,0 +1,4 @@
+//! ringway-runtime on the real kernel, through its public face; peers are plain sockets on threads.
+mod executor;
+mod harness;
+mod traffic;
