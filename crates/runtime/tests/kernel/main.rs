@@ -1,4 +1,5 @@
 //! ringway-runtime on the real kernel, through its public face; peers are plain sockets on threads.
 mod executor;
 mod harness;
+mod send;
 mod traffic;
