@@ -1,0 +1,401 @@
+//! Raw configuration -> model: fills in defaults, relates things to each other, reports everything that does not fit.
+//!
+//! Looks at the configuration alone and gives the same answer on every machine; nothing below re-validates its result.
+
+use crate::binds::{Binds, Owner};
+use crate::diagnostic::quote;
+use crate::limits::{
+    BUFFER_COUNT_DEFAULT, BUFFER_SIZE_DEFAULT, BUFFERS_BYTES_MAX, CONNECT_TIMEOUT, DEAD_PEER_TIMEOUT, DRAIN_DELAY,
+    DRAIN_TIMEOUT, HALF_CLOSED_TIMEOUT, HASH_SEED_DEFAULT, IDLE_TIMEOUT, KEEPALIVE_COUNT_DEFAULT, KEEPALIVE_IDLE,
+    KEEPALIVE_INTERVAL, ROUTING_TIMEOUT, TRIES_DEFAULT, WEIGHT_DEFAULT,
+};
+use crate::problem::Problems;
+use crate::raw::{self, Config, Field};
+use crate::source::{At, Span};
+use crate::suggest;
+use crate::values::size;
+use ringway_core::model::{
+    Address, Backend, Balance, Buffers, HashAlgorithm, HashRule, Keepalive, Listener, Model, Pool, PoolIndex, Protocol,
+    Workers,
+};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// Where the admin port listens when nothing is written.
+pub(crate) const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9_900);
+
+/// The model, meaningful only if `problems` has no errors afterwards.
+pub(crate) fn model(config: Config, problems: &mut Problems) -> Model {
+    let beginning = Span {
+        source: 0,
+        start: 0,
+        end: 0,
+    };
+    let indexes: HashMap<&str, usize> = config
+        .pools
+        .entries
+        .iter()
+        .enumerate()
+        .map(|(index, pool)| (pool.name.value.as_str(), index))
+        .collect();
+    let admin = admin(&config.admin);
+    let binds = binds(&config, admin.as_ref().map(|at| at.value), problems);
+    if !config.partial {
+        presence(&config, beginning, problems);
+    }
+    let mut used = vec![false; config.pools.entries.len()];
+    let mut all_resolved = !config.partial && !config.listeners.entries.is_empty();
+    let mut listeners = Vec::new();
+    for listener in &config.listeners.entries {
+        let pool = pool_of(listener, &config, &indexes, problems);
+        match pool {
+            Some(index) => used[index] = true,
+            // Whatever it meant may be the pool that seems unused.
+            None => all_resolved = false,
+        }
+        required(listener, problems);
+        listeners.extend(model_listener(listener, PoolIndex(pool.unwrap_or(0))));
+    }
+    for (index, pool) in config.pools.entries.iter().enumerate() {
+        backends(pool, problems);
+        sources(pool, problems);
+        own_listeners(index, pool, &config, &indexes, &binds, problems);
+        if pool.hash.key.is_some()
+            && pool.balance.or(Balance::RoundRobin) != Balance::IpHash
+            && !pool.balance.is_unusable()
+        {
+            let at = pool.hash.key.unwrap_or(pool.name.span);
+            problems.warning(at, "hash has no effect here", "it applies to balance: ip_hash only");
+        }
+        if !used[index] && all_resolved {
+            let message = format!("pool {} is used by no listener", quote(&pool.name.value));
+            problems.warning(pool.name.span, message, "");
+        }
+    }
+    Model {
+        workers: config.workers.or(Workers::Auto),
+        pin: config.pin.or(true),
+        admin: admin.map(|at| at.value),
+        buffers: buffers(&config.buffers, problems),
+        drain_timeout: config.drain_timeout.or(DRAIN_TIMEOUT.default),
+        drain_delay: config.drain_delay.or(DRAIN_DELAY.default),
+        listeners,
+        pools: config.pools.entries.into_iter().map(model_pool).collect(),
+    }
+}
+
+/// The admin port with the place that decides it; `None`: off, or unusable.
+fn admin(field: &Field<raw::Admin>) -> Option<At<SocketAddr>> {
+    let anywhere = Span {
+        source: 0,
+        start: 0,
+        end: 0,
+    };
+    match &field.value {
+        None if field.is_absent() => Some(At {
+            value: ADMIN_DEFAULT,
+            span: anywhere,
+        }),
+        None
+        | Some(At {
+            value: raw::Admin::Off, ..
+        }) => None,
+        Some(At {
+            value: raw::Admin::On(bind),
+            span,
+        }) => match &bind.value {
+            Some(at) => Some(at.clone()),
+            None if bind.is_absent() => Some(At {
+                value: ADMIN_DEFAULT,
+                span: *span,
+            }),
+            None => None,
+        },
+    }
+}
+
+/// All addresses, listeners first: when the default admin address collides, the listener's line is the one to show.
+fn binds(config: &Config, admin: Option<SocketAddr>, problems: &mut Problems) -> Binds {
+    let mut binds = Binds::default();
+    let words = |owner| match owner {
+        Owner::Admin => "the admin port".to_owned(),
+        Owner::Listener(index) => format!("listener {}", quote(&config.listeners.entries[index].name.value)),
+    };
+    let written = match &config.admin.value {
+        Some(At {
+            value: raw::Admin::On(bind),
+            ..
+        }) => bind.value.as_ref(),
+        _ => None,
+    };
+    if let Some(bind) = written {
+        let bind = At {
+            value: Address::Inet(bind.value),
+            span: bind.span,
+        };
+        binds.add(&bind, Owner::Admin, &words, problems);
+    }
+    for (index, listener) in config.listeners.entries.iter().enumerate() {
+        for bind in listener.bind.value.iter().flat_map(|at| &at.value) {
+            if written.is_none() && admin.is_some_and(|admin| collides(&bind.value, admin)) {
+                let message = format!(
+                    "{} collides with the admin port, which is {ADMIN_DEFAULT} by default",
+                    bind.value
+                );
+                let help = "use another port, or set admin: { bind: ... } or admin: off";
+                problems.error(bind.span, message, help);
+            }
+            binds.add(bind, Owner::Listener(index), &words, problems);
+        }
+    }
+    binds
+}
+
+fn collides(bind: &Address, admin: SocketAddr) -> bool {
+    match bind {
+        Address::Inet(inet) => {
+            inet.port() == admin.port()
+                && inet.is_ipv4() == admin.is_ipv4()
+                && (inet.ip() == admin.ip() || inet.ip().is_unspecified())
+        }
+        Address::Unix(_) => false,
+    }
+}
+
+/// Something to listen on and somewhere to go.
+fn presence(config: &Config, beginning: Span, problems: &mut Problems) {
+    let example = "add one under `listeners`: its name, and below it bind, protocol and pool";
+    if config.listeners.entries.is_empty() {
+        problems.error(
+            config.listeners.key.unwrap_or(beginning),
+            "there are no listeners",
+            example,
+        );
+    }
+    if config.pools.entries.is_empty() {
+        let help = "add one under `pools`: its name, and below it backends";
+        problems.error(config.pools.key.unwrap_or(beginning), "there are no pools", help);
+    }
+}
+
+fn required(listener: &raw::Listener, problems: &mut Problems) {
+    let mut need = |absent: bool, key: &str, help: &str| {
+        if absent {
+            let message = format!("listener {} has no {key}", quote(&listener.name.value));
+            problems.error(listener.name.span, message, help);
+        }
+    };
+    need(
+        listener.bind.is_absent(),
+        "bind",
+        "say where it listens, such as bind: 0.0.0.0:5432",
+    );
+    need(listener.protocol.is_absent(), "protocol", "add protocol: tcp");
+    need(
+        listener.pool.is_absent(),
+        "pool",
+        "say where its connections go: pool: NAME",
+    );
+}
+
+fn pool_of(
+    listener: &raw::Listener,
+    config: &Config,
+    indexes: &HashMap<&str, usize>,
+    problems: &mut Problems,
+) -> Option<usize> {
+    let At { value: name, span } = listener.pool.value.as_ref()?;
+    let found = indexes.get(name.as_str()).copied();
+    // Without any pool that is the problem to report, once.
+    if found.is_none() && !config.partial && !indexes.is_empty() {
+        let names = config.pools.entries.iter().map(|pool| pool.name.value.as_str());
+        // Nobody sees the help of a problem that is only counted, and finding it is the slowest part of a check.
+        let help = if problems.is_full() {
+            String::new()
+        } else {
+            suggest::help(name, "defined pools", names)
+        };
+        problems.error(*span, format!("pool {} is not defined", quote(name)), help);
+    }
+    found
+}
+
+fn backends(pool: &raw::Pool, problems: &mut Problems) {
+    let name = quote(&pool.name.value);
+    let example = "add backends: [10.0.0.11:5432]";
+    if pool.backends.is_absent() {
+        problems.error(pool.name.span, format!("pool {name} has no backends"), example);
+    }
+    let Some(At { value: list, .. }) = &pool.backends.value else {
+        return;
+    };
+    if list.is_empty() {
+        let at = pool.backends.key.unwrap_or(pool.name.span);
+        problems.error(at, format!("pool {name} has no backends"), "add at least one");
+    }
+    let mut first: HashMap<&Address, Span> = HashMap::new();
+    for backend in list {
+        let At { value: address, span } = &backend.address;
+        if let Some(&before) = first.get(address) {
+            let message = format!("backend {address} is in pool {name} twice");
+            let help = "remove one; to give it a larger share, set its weight";
+            problems.error_with_note(*span, message, help, (before, "it is here first"));
+            continue;
+        }
+        first.insert(address, *span);
+    }
+}
+
+/// Addresses to connect from: each once, and one of the family of every backend.
+fn sources(pool: &raw::Pool, problems: &mut Problems) {
+    let Some(At { value: sources, .. }) = &pool.source.value else {
+        return;
+    };
+    let mut first: HashMap<IpAddr, Span> = HashMap::new();
+    for At { value: ip, span } in sources {
+        if let Some(&before) = first.get(ip) {
+            let note = (before, "it is here first");
+            problems.error_with_note(*span, format!("source {ip} is there twice"), "remove one", note);
+            continue;
+        }
+        first.insert(*ip, *span);
+    }
+    let key = pool.source.key.unwrap_or(pool.name.span);
+    for family in ["IPv4", "IPv6"] {
+        let v4 = family == "IPv4";
+        let backend = pool
+            .backends
+            .value
+            .iter()
+            .flat_map(|at| &at.value)
+            .find(|backend| matches!(backend.address.value, Address::Inet(address) if address.is_ipv4() == v4));
+        let Some(backend) = backend.filter(|_| sources.iter().all(|at| at.value.is_ipv4() != v4)) else {
+            continue;
+        };
+        let message = format!(
+            "source has no {family} address, but backend {} needs one",
+            backend.address.value
+        );
+        problems.error_with_note(
+            key,
+            message,
+            format!("add an {family} address of this machine"),
+            (backend.address.span, "this backend"),
+        );
+    }
+}
+
+/// A listener whose pool leads back to it would connect to itself until descriptors run out.
+fn own_listeners(
+    index: usize,
+    pool: &raw::Pool,
+    config: &Config,
+    indexes: &HashMap<&str, usize>,
+    binds: &Binds,
+    problems: &mut Problems,
+) {
+    for backend in pool.backends.value.iter().flat_map(|at| &at.value) {
+        let Some(Owner::Listener(owner)) = binds.answering(&backend.address.value) else {
+            continue;
+        };
+        let listener = &config.listeners.entries[owner];
+        let target = listener
+            .pool
+            .value
+            .as_ref()
+            .and_then(|at| indexes.get(at.value.as_str()));
+        if target == Some(&index) {
+            let name = quote(&listener.name.value);
+            let message = format!("backend {} is listener {name} itself", backend.address.value);
+            let note = (listener.name.span, "this listener sends its connections here");
+            problems.error_with_note(backend.address.span, message, "write the backend's own address", note);
+        }
+    }
+}
+
+fn buffers(field: &Field<raw::Buffers>, problems: &mut Problems) -> Buffers {
+    let written = field.value.as_ref();
+    let count = written.map_or(BUFFER_COUNT_DEFAULT, |at| at.value.count.or(BUFFER_COUNT_DEFAULT));
+    let size = written.map_or(BUFFER_SIZE_DEFAULT, |at| at.value.size.or(BUFFER_SIZE_DEFAULT));
+    let bytes = u64::from(count) * u64::from(size);
+    if bytes > BUFFERS_BYTES_MAX
+        && let Some(key) = field.key
+    {
+        let message = format!(
+            "buffers of {count} × {} are {} for each worker",
+            size::show(u64::from(size)),
+            size::show(bytes)
+        );
+        problems.error(key, message, format!("at most {}", size::show(BUFFERS_BYTES_MAX)));
+    }
+    Buffers { count, size }
+}
+
+fn keepalive(field: &Field<raw::Keepalive>) -> Keepalive {
+    let none = raw::Keepalive::default();
+    let written = field.value.as_ref().map_or(&none, |at| &at.value);
+    Keepalive {
+        idle: written.idle.or(KEEPALIVE_IDLE.default),
+        interval: written.interval.or(KEEPALIVE_INTERVAL.default),
+        count: written.count.or(KEEPALIVE_COUNT_DEFAULT),
+    }
+}
+
+/// `None` if it has no usable address, which was reported.
+fn model_listener(raw: &raw::Listener, pool: PoolIndex) -> Option<Listener> {
+    Some(Listener {
+        name: raw.name.value.as_str().into(),
+        bind: raw
+            .bind
+            .value
+            .as_ref()?
+            .value
+            .iter()
+            .map(|at| at.value.clone())
+            .collect(),
+        protocol: raw.protocol.or(Protocol::Tcp),
+        pool,
+        backlog: raw.backlog.value.as_ref().map(|at| at.value),
+        routing_timeout: raw.routing_timeout.or(ROUTING_TIMEOUT.default),
+        idle_timeout: raw.idle_timeout.or(IDLE_TIMEOUT.default),
+        half_closed_timeout: raw.half_closed_timeout.or(HALF_CLOSED_TIMEOUT.default),
+        keepalive: keepalive(&raw.keepalive),
+        dead_peer_timeout: raw.dead_peer_timeout.or(DEAD_PEER_TIMEOUT.default),
+        max_connections: raw.max_connections.value.as_ref().map(|at| at.value),
+    })
+}
+
+fn model_pool(raw: raw::Pool) -> Pool {
+    let hash = raw.hash.value.map(|at| at.value).unwrap_or_default();
+    let backend = |raw: raw::Backend| Backend {
+        address: raw.address.value,
+        label: raw.label.into(),
+        weight: raw.weight.or(WEIGHT_DEFAULT),
+    };
+    Pool {
+        name: raw.name.value.into(),
+        balance: raw.balance.or(Balance::RoundRobin),
+        hash: HashRule {
+            algorithm: hash.algorithm.or(HashAlgorithm::Rendezvous),
+            seed: hash.seed.or(HASH_SEED_DEFAULT),
+        },
+        connect_timeout: raw.connect_timeout.or(CONNECT_TIMEOUT.default),
+        tries: raw.tries.or(TRIES_DEFAULT),
+        source: raw
+            .source
+            .value
+            .into_iter()
+            .flat_map(|at| at.value)
+            .map(|at| at.value)
+            .collect(),
+        keepalive: keepalive(&raw.keepalive),
+        dead_peer_timeout: raw.dead_peer_timeout.or(DEAD_PEER_TIMEOUT.default),
+        backends: raw
+            .backends
+            .value
+            .into_iter()
+            .flat_map(|at| at.value)
+            .map(backend)
+            .collect(),
+    }
+}
