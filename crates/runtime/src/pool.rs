@@ -1,14 +1,13 @@
 //! The receive buffers of one worker: who has which one, and leases on those that hold received bytes.
 //!
-//! A buffer is in exactly one of three places: with the kernel (published in the provided-buffer ring, or taken by the
-//! simulated kernel), lent out as part of a [`Leases`], or idle. Leases return their buffers when dropped; returned
-//! ones are published again before the next system call, last returned first, so that a lightly loaded worker touches
-//! few pages. Unsafe module: turns buffer numbers into slices and writes the ring shared with the kernel.
+//! A buffer is in exactly one of three places: with the kernel (published in the provided-buffer ring, which the
+//! simulated kernel uses as well), lent out as part of a [`Leases`], or idle. Leases return their buffers when dropped;
+//! returned ones are published again before the next system call, last returned first, so that a lightly loaded worker
+//! touches few pages. Unsafe module: turns buffer numbers into slices and writes the ring shared with the kernel.
 
 use crate::memory::Mapping;
 use io_uring::types::BufRingEntry;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::ptr::NonNull;
@@ -57,6 +56,10 @@ impl Links {
     pub(crate) const fn is_empty(&self) -> bool {
         self.count == 0
     }
+
+    pub(crate) const fn pieces(&self) -> u16 {
+        self.count
+    }
 }
 
 pub(crate) struct Pool {
@@ -66,21 +69,13 @@ pub(crate) struct Pool {
     pieces: Box<[Cell<Piece>]>,
     /// Neither published nor lent.
     idle: RefCell<Vec<u16>>,
-    published: RefCell<Published>,
+    published: RefCell<SharedRing>,
     /// How many to keep published.
     target: Cell<u16>,
     lent: Cell<u16>,
 }
 
-/// What the kernel may write into.
-enum Published {
-    /// Shared with the kernel (io_uring_register_buf_ring(3)).
-    Ring(SharedRing),
-    /// The simulated kernel takes from the front.
-    #[cfg_attr(not(feature = "sim"), allow(dead_code))]
-    Queue(VecDeque<u16>),
-}
-
+/// What the kernel may write into (io_uring_register_buf_ring(3)).
 struct SharedRing {
     entries: Mapping,
     /// Which buffer was published in which entry; the kernel consumes entries in order.
@@ -90,6 +85,9 @@ struct SharedRing {
     tail: u16,
     /// Consumed entries as far as completions told.
     head: u16,
+    /// Entries that the simulated kernel has used.
+    #[cfg(feature = "sim")]
+    used: u16,
 }
 
 impl fmt::Debug for Pool {
@@ -108,17 +106,9 @@ impl Pool {
             positions: vec![NONE; count].into(),
             tail: 0,
             head: 0,
+            #[cfg(feature = "sim")]
+            used: 0,
         };
-        Self::new(options, Published::Ring(ring))
-    }
-
-    /// A pool for the simulated kernel.
-    #[cfg(feature = "sim")]
-    pub(crate) fn simulated(options: BufferOptions) -> io::Result<Self> {
-        Self::new(options, Published::Queue(VecDeque::new()))
-    }
-
-    fn new(options: BufferOptions, published: Published) -> io::Result<Self> {
         let BufferOptions { count, size } = options;
         assert!(count.is_power_of_two() && (BUFFERS_MIN..=BUFFERS_MAX).contains(&count), "buffers: count {count}");
         assert!(size.is_power_of_two(), "buffers: size {size}");
@@ -129,7 +119,7 @@ impl Pool {
             count,
             pieces: vec![Cell::new(unused); usize::from(count)].into(),
             idle: RefCell::new((0..count).rev().collect()),
-            published: RefCell::new(published),
+            published: RefCell::new(ring),
             target: Cell::new(PUBLISHED_FIRST.min(count)),
             lent: Cell::new(0),
         })
@@ -154,11 +144,8 @@ impl Pool {
     }
 
     /// Address and number of entries of the shared ring, for its registration.
-    pub(crate) fn shared_ring(&self) -> Option<(u64, u16)> {
-        match &*self.published.borrow() {
-            Published::Ring(ring) => Some((ring.entries.start().as_ptr() as u64, self.count)),
-            Published::Queue(_) => None,
-        }
+    pub(crate) fn shared_ring(&self) -> (u64, u16) {
+        (self.published.borrow().entries.start().as_ptr() as u64, self.count)
     }
 
     /// The kernel found nothing published: publish more from now on.
@@ -170,34 +157,25 @@ impl Pool {
     pub(crate) fn publish(&self) -> bool {
         let mut idle = self.idle.borrow_mut();
         let target = self.target.get();
-        match &mut *self.published.borrow_mut() {
-            Published::Queue(queue) => {
-                let wanted = usize::from(target).saturating_sub(queue.len()).min(idle.len());
-                let kept = idle.len() - wanted;
-                queue.extend(idle.drain(kept..).rev());
-                wanted > 0
-            }
-            Published::Ring(ring) => {
-                let mut any = false;
-                while ring.tail.wrapping_sub(ring.head) < target {
-                    let Some(buffer) = idle.pop() else { break };
-                    let address = self.memory.range(usize::from(buffer) * self.size as usize, self.size as usize);
-                    ring.write(buffer, address, self.size);
-                    any = true;
-                }
-                if any {
-                    ring.store_tail();
-                }
-                any
-            }
+        let ring = &mut *self.published.borrow_mut();
+        let mut any = false;
+        while ring.tail.wrapping_sub(ring.head) < target {
+            let Some(buffer) = idle.pop() else { break };
+            let address = self.memory.range(usize::from(buffer) * self.size as usize, self.size as usize);
+            ring.write(buffer, address, self.size);
+            any = true;
         }
+        if any {
+            ring.store_tail();
+        }
+        any
     }
 
     /// A completion said that `len` bytes were received into the buffer `first` and, in a bundle, those published
     /// behind it. Must be called when the completion is reaped, before anything is published again: a bundle names
     /// only its first buffer.
     pub(crate) fn received(&self, first: u16, len: u32) -> Links {
-        let Published::Ring(ring) = &mut *self.published.borrow_mut() else { return Links::EMPTY };
+        let ring = &mut *self.published.borrow_mut();
         let mut links = Links::EMPTY;
         let mut position = ring.positions[usize::from(first)];
         assert!(position != NONE, "the kernel used buffer {first}, which was not published");
@@ -212,25 +190,51 @@ impl Pool {
             if rest == 0 {
                 return links;
             }
-            position = (position + 1) & (self.count - 1);
+            let skip = u16::from(crate::faults::active(crate::faults::Fault::BundleMisread));
+            position = (position + 1 + skip) & (self.count - 1);
         }
     }
 
-    /// The simulated kernel receives: takes a published buffer and fills it through `fill`, which returns the bytes
-    /// written. `false` if nothing is published.
+    /// Whether the simulated kernel would find a buffer.
     #[cfg(feature = "sim")]
-    pub(crate) fn receive_with(&self, links: &mut Links, fill: impl FnOnce(&mut [u8]) -> usize) -> bool {
-        let buffer = match &mut *self.published.borrow_mut() {
-            Published::Queue(queue) => queue.pop_front(),
-            Published::Ring(_) => None,
-        };
-        let Some(buffer) = buffer else { return false };
+    pub(crate) fn has_published(&self) -> bool {
+        let ring = self.published.borrow();
+        ring.used != ring.tail
+    }
+
+    /// The simulated kernel receives: takes the next published buffer, fills it through `fill` and returns its number.
+    /// Who has the buffer is settled by [`Self::received`], as with the real one. `None` if nothing is published.
+    #[cfg(feature = "sim")]
+    pub(crate) fn kernel_receive(&self, fill: impl FnOnce(&mut [u8])) -> Option<u16> {
+        let ring = &mut *self.published.borrow_mut();
+        if ring.used == ring.tail {
+            return None;
+        }
+        let buffer = ring.slots[usize::from(ring.used & (self.count - 1))];
+        assert!(!self.is_lent(buffer), "the kernel was given buffer {buffer}, which is lent out");
+        ring.used = ring.used.wrapping_add(1);
         let start = self.memory.range(usize::from(buffer) * self.size as usize, self.size as usize);
-        // SAFETY: the buffer was published and is now in nobody's hands but ours; the range is inside the mapping.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.size as usize) };
-        let len = fill(bytes).min(self.size as usize);
-        self.lend(links, buffer, len as u32);
-        true
+        // SAFETY: the buffer was published and not used yet, and is not lent (asserted above), so no slice of it
+        // exists: it is in nobody's hands but ours. The range is inside the mapping.
+        fill(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.size as usize) });
+        Some(buffer)
+    }
+
+    /// Whether a buffer is part of somebody's lease.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_lent(&self, buffer: u16) -> bool {
+        self.pieces[usize::from(buffer)].get().lent
+    }
+
+    /// The buffers of `links`, in order.
+    #[cfg(feature = "sim")]
+    pub(crate) fn buffers(&self, links: &Links) -> impl Iterator<Item = u16> {
+        let mut next = links.head;
+        std::iter::from_fn(move || {
+            let buffer = (next != NONE).then_some(next)?;
+            next = self.pieces[usize::from(buffer)].get().next;
+            Some(buffer)
+        })
     }
 
     fn lend(&self, links: &mut Links, buffer: u16, len: u32) {
@@ -320,9 +324,7 @@ impl Pool {
     /// Keeps the memory for ever, because the kernel may still write into it.
     pub(crate) fn leak(&mut self) {
         self.memory.leak();
-        if let Published::Ring(ring) = &mut *self.published.borrow_mut() {
-            ring.entries.leak();
-        }
+        self.published.borrow_mut().entries.leak();
     }
 }
 

@@ -1,0 +1,163 @@
+//! The short socket calls that go around the ring: socket, bind and listen, close, shutdown, and questions.
+
+use super::Sim;
+use super::kernel::{Kernel, Listening, Object};
+use super::wire::EndId;
+use crate::address::Address;
+use crate::driver::{Domain, Fd};
+use crate::errno::Errno;
+use crate::socket::{ListenOptions, SocketOptions, TcpInfo};
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Window probes of a receiver that does not read are answered at least this often (TCP_RTO_MAX is 120 s; a peer that
+/// lives is heard more often than that).
+const PROBE_MAX: Duration = Duration::from_secs(20);
+
+impl Sim {
+    pub(crate) fn open(&mut self, _domain: Domain, _source: Option<IpAddr>) -> Result<Fd, Errno> {
+        let mut kernel = self.call();
+        let exhausted = kernel.chances.open_exhausted;
+        if kernel.random.chance(exhausted) {
+            kernel.seen.opens_exhausted += 1;
+            return Err(Errno(libc::EMFILE));
+        }
+        kernel
+            .allocate(self.ring, Object::Unconnected, SocketOptions::default())
+            .map(Fd)
+    }
+
+    pub(crate) fn listen(&mut self, address: &Address, options: &ListenOptions) -> Result<(Fd, Address), Errno> {
+        let mut kernel = self.call();
+        if kernel.is_scripted(address) {
+            return Err(Errno(libc::EADDRINUSE));
+        }
+        let mut bound = address.clone();
+        if let Address::Inet(inet) = &mut bound
+            && inet.port() == 0
+        {
+            kernel.next_port = kernel.next_port.wrapping_add(1).max(1024);
+            inet.set_port(kernel.next_port);
+        }
+        let fd = kernel.allocate(self.ring, Object::Unconnected, options.connection)?;
+        let backlog_max = usize::try_from(options.backlog)
+            .unwrap_or(0)
+            .min(kernel.chances.backlog);
+        let listening = Listening {
+            fd,
+            address: bound.clone(),
+            options: options.connection,
+            backlog_max,
+            queue: VecDeque::new(),
+        };
+        let token = kernel.listeners.insert(listening);
+        if let Some(descriptor) = kernel.descriptor(self.ring, fd, "listen") {
+            descriptor.object = Object::Listener(token);
+        }
+        Ok((Fd(fd), bound))
+    }
+
+    pub(crate) fn close(&mut self, fd: Fd, abort: bool) {
+        let mut kernel = self.call();
+        let Some(descriptor) = kernel.descriptor(self.ring, fd.0, "close") else {
+            return;
+        };
+        let (object, in_flight) = (descriptor.object, descriptor.in_flight);
+        if in_flight > 0 {
+            kernel.violated(format!(
+                "descriptor {} was closed with {in_flight} operations in flight",
+                fd.0
+            ));
+            return;
+        }
+        kernel.descriptors[fd.0 as usize] = None;
+        kernel.descriptors_open -= 1;
+        match object {
+            Object::Unconnected => {}
+            Object::Stream(end) => kernel.close_end(end, abort),
+            Object::Listener(token) => {
+                // Whoever still waits in the queue is reset.
+                let queue = kernel
+                    .listeners
+                    .remove(token)
+                    .map(|listening| listening.queue)
+                    .unwrap_or_default();
+                for end in queue {
+                    kernel.close_end(end, true);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn shutdown_write(&mut self, fd: Fd) -> Result<(), Errno> {
+        let mut kernel = self.call();
+        let end = kernel.stream_of(self.ring, fd, "shutdown")?;
+        kernel.shutdown(end)
+    }
+
+    pub(crate) fn peer_address(&mut self, fd: Fd) -> Result<Address, Errno> {
+        let mut kernel = self.call();
+        let end = kernel.stream_of(self.ring, fd, "getpeername")?;
+        let connection = kernel.connection(end).ok_or(Errno(libc::ENOTCONN))?;
+        if connection.ends[end.end].broken {
+            return Err(Errno(libc::ENOTCONN));
+        }
+        Ok(connection.ends[1 - end.end].address.clone())
+    }
+
+    pub(crate) fn set_options(&mut self, fd: Fd, options: &SocketOptions) -> Result<(), Errno> {
+        let mut kernel = self.call();
+        let descriptor = kernel
+            .descriptor(self.ring, fd.0, "setsockopt")
+            .ok_or(Errno(libc::EBADF))?;
+        descriptor.options = *options;
+        if let Object::Stream(end) = descriptor.object
+            && let Some(connection) = kernel.connection(end)
+        {
+            connection.ends[end.end].keepalive = options.keepalive;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn tcp_info(&mut self, fd: Fd) -> Option<TcpInfo> {
+        let mut kernel = self.call();
+        let end = kernel.stream_of(self.ring, fd, "TCP_INFO").ok()?;
+        let now = kernel.now;
+        let connection = kernel.connection(end).filter(|connection| connection.tcp)?;
+        let outgoing = connection.pipes[1 - end.end].in_transit();
+        let silent = now.since(connection.ends[end.end].heard);
+        // A peer that merely does not read still acknowledges; one that was cut off does not.
+        let (last_heard, unanswered) = match connection.cut {
+            Some(_) if outgoing > 0 => (silent, 1 + silent.as_secs().min(14) as u32),
+            Some(_) => (silent, 0),
+            None if outgoing > 0 => (silent.min(PROBE_MAX), 0),
+            None => (silent, 0),
+        };
+        Some(TcpInfo {
+            closed: connection.ends[end.end].broken,
+            last_heard,
+            unanswered,
+            outgoing: u32::try_from(outgoing).unwrap_or(u32::MAX),
+        })
+    }
+
+    pub(crate) fn accept_queued(&mut self, fd: Fd) -> Result<Fd, Errno> {
+        self.call().accept_one(self.ring, fd.0).map(Fd)
+    }
+
+    fn call(&self) -> std::cell::RefMut<'_, Kernel> {
+        let mut kernel = self.network.0.borrow_mut();
+        kernel.rings[self.ring].direct_calls += 1;
+        kernel
+    }
+}
+
+impl Kernel {
+    fn stream_of(&mut self, ring: usize, fd: Fd, what: &str) -> Result<EndId, Errno> {
+        match self.descriptor(ring, fd.0, what).ok_or(Errno(libc::EBADF))?.object {
+            Object::Stream(end) => Ok(end),
+            Object::Listener(_) | Object::Unconnected => Err(Errno(libc::ENOTCONN)),
+        }
+    }
+}
