@@ -236,9 +236,10 @@ impl Reactor {
     /// were handled whether any task became ready, which is not this file's concern.
     pub(crate) fn turn(&mut self, wait: Wait) {
         self.feed_starved();
-        // Silent sends hold their buffers until the call returns; readers that wait for buffers must not wait for an
-        // event that only they could cause.
-        let wait = if self.starved.is_empty() || self.silent_sends.is_empty() { wait } else { Wait::No };
+        // Readers that wait for buffers must not wait for an event that only they could cause: silent sends hold their
+        // buffers until the call returns, and those that were just armed may have nothing to receive.
+        let next_is_due = !self.silent_sends.is_empty() || self.pool.available() > 0;
+        let wait = if !self.starved.is_empty() && next_is_due { Wait::No } else { wait };
         let mut completions = std::mem::take(&mut self.completions);
         self.driver.turn(wait, &mut completions);
         self.reaped += completions.len() as u64;
@@ -250,10 +251,10 @@ impl Reactor {
     }
 
     /// Arms as many waiting receives as there are buffers for, oldest first. One that finds the ring dry again goes to
-    /// the end of the queue: everyone's turn comes.
+    /// the end of the queue: everyone's turn comes. Those that gave up meanwhile do not count.
     fn feed_starved(&mut self) {
-        let room = usize::from(self.pool.available()).min(self.starved.len());
-        for _ in 0..room {
+        let mut room = self.pool.available();
+        while room > 0 {
             let Some(token) = self.starved.pop_front() else { break };
             let Some(op) = self.ops.get_mut(token) else { continue };
             let Kind::Receive { phase, .. } = &mut op.kind else { continue };
@@ -262,6 +263,7 @@ impl Reactor {
             }
             *phase = Phase::Armed;
             self.arm_receive(token);
+            room -= 1;
         }
     }
 

@@ -102,6 +102,12 @@ pub(crate) async fn one_turn() {
     .await;
 }
 
+/// Cancels of earlier operations have left the submission queue, and have taken effect.
+pub(crate) async fn two_turns() {
+    one_turn().await;
+    one_turn().await;
+}
+
 /// Turns until `done`, each of them without waiting for the kernel.
 pub(crate) async fn until(mut done: impl FnMut() -> bool) {
     while !done() {
@@ -377,6 +383,12 @@ pub(crate) fn read_len(mut stream: impl Read, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     stream.read_exact(&mut bytes).expect("that many bytes");
     bytes
+}
+
+/// Writes everything and hands the socket back, still open.
+pub(crate) fn write_and_return(mut peer: TcpStream, bytes: &[u8]) -> TcpStream {
+    peer.write_all(bytes).expect("write");
+    peer
 }
 
 /// Makes the next close of a plain socket send a reset.

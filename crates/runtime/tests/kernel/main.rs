@@ -1,5 +1,6 @@
 //! ringway-runtime on the real kernel, through its public face; peers are plain sockets on threads.
 mod executor;
 mod harness;
+mod receive;
 mod send;
 mod traffic;

@@ -75,9 +75,3 @@ fn sends_behind_a_full_queue_keep_their_bytes() {
         }
     });
 }
-
-/// Cancels of earlier operations have left the submission queue.
-async fn two_turns() {
-    one_turn().await;
-    one_turn().await;
-}

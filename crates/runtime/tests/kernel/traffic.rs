@@ -146,8 +146,3 @@ fn a_lease_keeps_its_bytes_while_others_receive() {
         assert_eq!(held.buffers(), 3, "3,000 bytes in one burst fill two buffers of 1 KiB and a part of a third");
     });
 }
-
-fn write_and_return(mut peer: std::net::TcpStream, bytes: &[u8]) -> std::net::TcpStream {
-    std::io::Write::write_all(&mut peer, bytes).expect("write");
-    peer
-}

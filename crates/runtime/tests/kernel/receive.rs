@@ -1,0 +1,327 @@
+//! Receiving: how it ends, pauses, and waits for buffers.
+
+use crate::harness::*;
+use ringway_runtime::{Errno, Handle, Leases, Receive, Stream};
+use std::future::poll_fn;
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
+use std::task::Poll;
+use std::time::Duration;
+
+/// ECONNRESET and ECANCELED of errno(3).
+const RESET: Errno = Errno(104);
+const CANCELED: Errno = Errno(125);
+
+/// Lends out every buffer of the ring. The receive that took them waits for more.
+async fn all_buffers(handle: &Handle) -> (Leases, Stream, Receive) {
+    let (available, count) = handle.buffers();
+    assert_eq!(available, count, "somebody holds buffers already");
+    let (stream, mut peer) = pair(handle).await;
+    peer.write_all(&vec![b'x'; usize::from(count) * handle.buffer_size() as usize]).expect("write");
+    let mut receive = stream.receive();
+    let mut held = handle.no_leases();
+    while held.buffers() < count {
+        held.append(receive.next().await.expect("receive").expect("bytes"));
+    }
+    until(|| handle.stats().readers_starved == 1).await;
+    (held, stream, receive)
+}
+
+/// `Some` if the receive has something to say by now.
+async fn at_once(receive: &mut Receive) -> Option<Result<Option<Leases>, Errno>> {
+    poll_fn(|context| match receive.poll_next(context) {
+        Poll::Ready(said) => Poll::Ready(Some(said)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// Receives `len` bytes in a task of its own, then counts.
+fn expect_bytes(handle: &Handle, stream: Stream, len: usize, done: &Counter) {
+    let done = done.clone();
+    handle.spawn(async move {
+        let mut receive = stream.receive();
+        receive_len(&mut receive, len).await;
+        done.add();
+    });
+}
+
+/// Waits for bytes that never come; drops its receive when woken.
+fn wait_for_ever(handle: &Handle, stream: Stream) -> ringway_runtime::TaskId {
+    handle.spawn(async move {
+        let mut receive = stream.receive();
+        let mut polls = 0;
+        poll_fn(|context| {
+            polls += 1;
+            let silent = receive.poll_next(context).is_pending();
+            assert!(silent, "nothing was sent");
+            if polls > 1 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    })
+}
+
+/// Trap 3: FIN is an end, and bytes come before it.
+#[test]
+fn an_orderly_end_comes_after_the_bytes() {
+    run(SMALL, |handle| async move {
+        let (stream, mut peer) = pair(&handle).await;
+        let mut receive = stream.receive();
+        peer.write_all(b"last words").expect("write");
+        peer.shutdown(Shutdown::Write).expect("shutdown");
+        assert_eq!(receive_all(&mut receive).await, Ok(b"last words".to_vec()));
+        assert!(matches!(receive.next().await, Ok(None)), "the end stays");
+    });
+}
+
+/// Trap 3: a reset is ECONNRESET, and bytes queued in front of it are delivered first.
+#[test]
+fn a_reset_comes_after_the_bytes() {
+    run(SMALL, |handle| async move {
+        let (stream, mut peer) = pair(&handle).await;
+        peer.write_all(b"last words").expect("write");
+        reset(peer);
+        let mut receive = stream.receive();
+        assert_eq!(receive_len(&mut receive, 10).await, b"last words");
+        assert_eq!(receive.next().await.map(|leases| leases.is_some()), Err(RESET));
+        assert_eq!(receive.next().await.map(|leases| leases.is_some()), Err(RESET), "the error stays");
+    });
+}
+
+/// Traps 1 and 2: when the ring runs empty in the middle of a burst, the kernel ends the receive, once with bytes and
+/// once without (ENOBUFS). Both must go on when buffers are back.
+#[test]
+fn a_receive_ended_by_an_empty_ring_goes_on() {
+    run(SMALL, |handle| async move {
+        let wanted = Random::new(3).bytes(100 * 1024);
+        let (stream, peer) = pair(&handle).await;
+        let theirs = wanted.clone();
+        // More than the ring holds is there before the receive starts.
+        let peer = in_thread(move || write_and_return(peer, &theirs)).await;
+        peer.shutdown(Shutdown::Write).expect("shutdown");
+        let mut receive = stream.receive();
+        let (mut got, mut held) = (Vec::new(), handle.no_leases());
+        while let Some(leases) = receive.next().await.expect("receive") {
+            held.append(leases);
+            if handle.buffers().0 == 0 {
+                until(|| handle.stats().readers_starved == 1).await;
+                held.slices().for_each(|slice| got.extend_from_slice(slice));
+                held.advance(held.bytes());
+            }
+        }
+        held.slices().for_each(|slice| got.extend_from_slice(slice));
+        assert_same(&got, &wanted, "through 16 buffers of 1 KiB");
+        assert_eq!(handle.stats().buffers_dry, 6, "100 KiB are six times the ring and a rest");
+    });
+}
+
+/// Trap 1: 64 senders, 16 buffers; everybody gets their bytes and nothing spins.
+#[test]
+fn everybody_gets_their_bytes_from_a_dry_ring() {
+    const SENDERS: usize = 64;
+    const BYTES: usize = 20_000;
+    run(SMALL, |handle| async move {
+        let done = Counter::default();
+        let mut peers = Vec::new();
+        for _ in 0..SENDERS {
+            let (stream, peer) = pair(&handle).await;
+            expect_bytes(&handle, stream, BYTES, &done);
+            peers.push(peer);
+        }
+        let before = handle.stats();
+        let writers = peers.into_iter().map(|mut peer| in_thread(move || peer.write_all(&[7; BYTES]).expect("write")));
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await;
+        }
+        done.reaches(SENDERS).await;
+        let after = handle.stats();
+        let turns = after.turns - before.turns;
+        println!("{turns} turns, dry {} times", after.buffers_dry - before.buffers_dry);
+        assert!(after.buffers_dry > before.buffers_dry, "the ring never ran dry: this tests nothing");
+        // Every turn that makes progress moves at least one buffer: 64 × 20 of them, and a turn for each writer's end.
+        assert!(turns < 64 * 20 + 200, "{turns} turns: it spins");
+    });
+}
+
+/// Trap 1: while nobody gives a buffer back, the readers that wait for one cost no turns.
+#[test]
+fn a_dry_ring_does_not_spin() {
+    run(SMALL, |handle| async move {
+        let (held, _stream, _receive) = all_buffers(&handle).await;
+        let (stream, mut peer) = pair(&handle).await;
+        peer.write_all(b"hello").expect("write");
+        let mut receive = stream.receive();
+        while handle.stats().readers_starved < 2 {
+            assert!(at_once(&mut receive).await.is_none());
+            one_turn().await;
+        }
+        let before = handle.stats();
+        handle.sleep(Duration::from_millis(200)).await;
+        let turns = handle.stats().turns - before.turns;
+        assert!(turns <= 5, "{turns} turns in 200 ms of waiting");
+        drop(held);
+        assert_eq!(receive_len(&mut receive, 5).await, b"hello");
+    });
+}
+
+/// Readers without bytes do not use up the turns of those that have some, when buffers come back.
+#[test]
+fn idle_readers_do_not_starve_those_behind_them() {
+    run(SMALL, |handle| async move {
+        let (held, _stream, _receive) = all_buffers(&handle).await;
+        let mut idle = Vec::new();
+        for _ in 0..40 {
+            let (stream, peer) = pair(&handle).await;
+            idle.push((wait_for_ever(&handle, stream), peer));
+        }
+        let done = Counter::default();
+        let mut peers: Vec<TcpStream> = Vec::new();
+        for _ in 0..10 {
+            let (stream, mut peer) = pair(&handle).await;
+            peer.write_all(b"hello").expect("write");
+            expect_bytes(&handle, stream, 5, &done);
+            peers.push(peer);
+        }
+        until(|| handle.stats().readers_starved == 51).await;
+        drop(held);
+        done.reaches(10).await;
+        idle.iter().for_each(|(task, _)| handle.wake(*task));
+    });
+}
+
+/// Readers that gave up while they waited for buffers do not use up the turns of the others.
+#[test]
+fn readers_that_gave_up_do_not_starve_those_behind_them() {
+    run(SMALL, |handle| async move {
+        let (held, _stream, _receive) = all_buffers(&handle).await;
+        let mut gone = Vec::new();
+        for _ in 0..40 {
+            let (stream, peer) = pair(&handle).await;
+            gone.push((wait_for_ever(&handle, stream), peer));
+        }
+        until(|| handle.stats().readers_starved == 41).await;
+        let done = Counter::default();
+        let (stream, mut peer) = pair(&handle).await;
+        peer.write_all(b"hello").expect("write");
+        expect_bytes(&handle, stream, 5, &done);
+        until(|| handle.stats().readers_starved == 42).await;
+        gone.iter().for_each(|(task, _)| handle.wake(*task));
+        until(|| handle.stats().tasks == 2).await;
+        drop(held);
+        done.reaches(1).await;
+    });
+}
+
+/// Trap 12: a receive that is stopped and started again and again during a transfer loses, repeats and swaps nothing.
+#[test]
+fn pauses_keep_the_stream_intact() {
+    const CYCLES: usize = 300;
+    for buffers in [SMALL, TIGHT, USUAL] {
+        run(buffers, |handle| async move {
+            let wanted = Random::new(11).bytes(3 * 1024 * 1024);
+            let (stream, mut peer) = pair(&handle).await;
+            let theirs = wanted.clone();
+            let writer = in_thread(move || {
+                let mut random = Random::new(12);
+                let mut rest = &theirs[..];
+                while !rest.is_empty() {
+                    let piece = (1 + random.below(9_000)).min(rest.len());
+                    peer.write_all(&rest[..piece]).expect("write");
+                    rest = &rest[piece..];
+                    std::thread::yield_now();
+                }
+                peer.shutdown(Shutdown::Write).expect("shutdown");
+            });
+            let mut random = Random::new(13);
+            let mut receive = stream.receive();
+            let mut got = Vec::new();
+            let mut cycles = 0;
+            'stream: loop {
+                if cycles < CYCLES {
+                    cycles += 1;
+                    receive.pause();
+                    // 0: the cancel and the new start meet in one submission.
+                    for _ in 0..random.below(3) {
+                        one_turn().await;
+                    }
+                    receive.resume();
+                }
+                loop {
+                    match at_once(&mut receive).await {
+                        Some(Ok(Some(leases))) => leases.slices().for_each(|slice| got.extend_from_slice(slice)),
+                        Some(Ok(None)) => break 'stream,
+                        Some(Err(errno)) => panic!("{errno}"),
+                        None => break,
+                    }
+                }
+                one_turn().await;
+            }
+            writer.await;
+            assert_same(&got, &wanted, "with pauses");
+            assert!(cycles > 100, "only {cycles} pauses");
+        });
+    }
+}
+
+/// A paused receive really stops: the peer is held back by what the sockets hold.
+#[test]
+fn a_paused_receive_holds_the_peer_back() {
+    run(USUAL, |handle| async move {
+        let (stream, peer) = pair(&handle).await;
+        let mut receive = stream.receive();
+        one_turn().await;
+        receive.pause();
+        two_turns().await;
+        peer.set_nonblocking(true).expect("fcntl");
+        let mut written = 0;
+        let full = loop {
+            match (&peer).write(&[1; 65_536]) {
+                Ok(n) => written += n,
+                Err(error) => break error,
+            }
+            one_turn().await;
+        };
+        assert_eq!(full.kind(), std::io::ErrorKind::WouldBlock);
+        assert_eq!(handle.stats().buffers_out, 0, "received although paused");
+        assert!(at_once(&mut receive).await.is_none());
+        receive.resume();
+        receive_len(&mut receive, written).await;
+    });
+}
+
+/// Trap 25: a bundle's buffers are known when its completion is reaped, however late its task looks.
+#[test]
+fn bundles_that_are_looked_at_late_are_exact() {
+    run(TIGHT, |handle| async move {
+        let done = Counter::default();
+        let mut writers = Vec::new();
+        for n in 0..12_u64 {
+            let (stream, mut peer) = pair(&handle).await;
+            let done = done.clone();
+            writers.push(in_thread(move || {
+                peer.write_all(&Random::new(n).bytes(120_000)).expect("write");
+                peer.shutdown(Shutdown::Write).expect("shutdown");
+            }));
+            handle.spawn(async move {
+                let mut random = Random::new(100 + n);
+                let mut receive = stream.receive();
+                let mut got = Vec::new();
+                let mut queue = Vec::new();
+                while let Some(leases) = receive.next().await.expect("receive") {
+                    queue.push(leases);
+                    // Looks now, or after some turns in which others move buffers through the ring.
+                    for _ in 0..random.below(4) {
+                        one_turn().await;
+                    }
+                    queue.drain(..).for_each(|leases| leases.slices().for_each(|slice| got.extend_from_slice(slice)));
+                }
+                assert_same(&got, &Random::new(n).bytes(120_000), &format!("connection {n}"));
+                done.add();
+            });
+        }
+        for writer in writers {
+            writer.await;
+        }
+        done.reaches(12).await;
+    });
+}
