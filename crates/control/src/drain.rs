@@ -55,8 +55,10 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Between two lines that tell how a drain goes.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// For resets to be sent and threads to end; a process must be gone one second after its drain.
-const RESET_TIMEOUT: Duration = Duration::from_millis(800);
+/// For resets to be sent and threads to end. With [`crate::logs::FLUSH_TIMEOUT`] below the second in which a process must
+/// be gone after its drain.
+const RESET_TIMEOUT: Duration = Duration::from_millis(700);
+const _: () = assert!(RESET_TIMEOUT.as_millis() + crate::logs::FLUSH_TIMEOUT.as_millis() < 1_000);
 
 /// Waits for a signal or a death, then ends what runs.
 pub async fn serve_until_ended(

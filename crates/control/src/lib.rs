@@ -10,3 +10,5 @@ pub mod logs;
 pub mod metrics;
 pub mod readiness;
 pub mod supervisor;
+
+pub use ringway_core::model;

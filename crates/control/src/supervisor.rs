@@ -10,10 +10,13 @@ use crate::metrics::Observed;
 use crate::readiness::{Phase, Readiness};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringway_core::backend::Registry;
+use ringway_core::gate::Gates;
 use ringway_core::limits::{self, LimitError, ProcessLimits};
 use ringway_core::model::{Address, Model};
+use ringway_core::snapshot::Snapshot;
 use ringway_core::stats::WorkerStats;
 use ringway_proxy::worker::{Worker, WorkerConfig, WorkerSockets, bind_all};
+use ringway_runtime::Capabilities;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -28,7 +31,7 @@ pub enum RunError {
     Limits(LimitError),
     /// Ports that cannot be bound, one sentence each, at least one.
     Bind(Vec<String>),
-    /// A worker could not start.
+    /// io_uring cannot be used here, or a worker could not start.
     Start(String),
     /// The main thread cannot get what it needs from the kernel.
     Control(io::Error),
@@ -38,11 +41,14 @@ pub enum RunError {
 
 /// Serves until asked to stop, then drains. Blocks the calling thread; call it once per process.
 pub fn run(model: Model, logs: &Logs) -> Result<(), RunError> {
+    let capabilities = Capabilities::probe().map_err(|unavailable| RunError::Start(unavailable.to_string()))?;
     let placement = place(model.workers, model.pin, &Machine::read());
     let workers = placement.pinned_to.len();
     let limits = fit_limits(&model, workers)?;
     let ports = bind(&model, workers)?;
-    let observed = Arc::new(observe(Arc::new(model), workers, logs));
+    let own_caps = model.listeners.iter().map(|listener| listener.max_connections);
+    let gates = Arc::new(Gates::new(limits.connections_max, own_caps));
+    let observed = Arc::new(observe(model, workers, logs));
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -51,16 +57,27 @@ pub fn run(model: Model, logs: &Logs) -> Result<(), RunError> {
     runtime.block_on(async {
         let mut signals = listen_for_signals().map_err(RunError::Control)?;
         let readiness = Readiness::default();
-        let fleet = start_workers(ports.sockets, &placement.pinned_to, limits.connections_max, &observed)?;
+        let common = Common {
+            gates,
+            capabilities,
+            observed: observed.clone(),
+        };
+        let fleet = start_workers(ports.sockets, &placement.pinned_to, common)?;
         if let Some(admin) = ports.admin {
             tracing::info!(address = %admin.address().map_err(RunError::Control)?, "admin port answers");
             tokio::spawn(admin.serve(observed.clone(), readiness.clone()));
         }
         readiness.enter(Phase::Ready);
-        announce(&observed.model, &ports.bound, &placement.reason, workers, limits);
+        let model = &observed.snapshot.model;
+        announce(model, &ports.bound, &placement.reason, workers, limits);
+        if !capabilities.bundles {
+            tracing::warn!(
+                "this kernel fills one buffer per receive (several since 6.10): bulk transfers cost more CPU"
+            );
+        }
         let times = DrainTimes {
-            delay: observed.model.drain_delay,
-            timeout: observed.model.drain_timeout,
+            delay: model.drain_delay,
+            timeout: model.drain_timeout,
         };
         match serve_until_ended(&fleet, &mut signals, &readiness, times).await {
             Ended::Asked => Ok(()),
@@ -104,61 +121,58 @@ fn bind(model: &Model, workers: usize) -> Result<Ports, RunError> {
     }
 }
 
-fn observe(model: Arc<Model>, workers: usize, logs: &Logs) -> Observed {
-    let registry = Registry::default();
+fn observe(model: Model, workers: usize, logs: &Logs) -> Observed {
     Observed {
         workers: (0..workers)
             .map(|_| Arc::new(WorkerStats::new(model.listeners.len())))
             .collect(),
-        pools: model.pools.iter().map(|pool| registry.pool(pool, workers)).collect(),
+        snapshot: Arc::new(Snapshot::new(model, &Registry::default(), workers)),
         log_lines_dropped: logs.dropped().clone(),
-        model,
     }
+}
+
+/// What all workers share.
+struct Common {
+    gates: Arc<Gates>,
+    capabilities: Capabilities,
+    observed: Arc<Observed>,
 }
 
 /// Starts one worker after the other. If one cannot start, those before it are stopped.
 fn start_workers(
     sockets: Vec<WorkerSockets>,
     pinned_to: &[Option<usize>],
-    connections_max: u32,
-    observed: &Arc<Observed>,
+    common: Common,
 ) -> Result<Running, RunError> {
-    let mut running = Running {
-        workers: Vec::with_capacity(sockets.len()),
-        observed: observed.clone(),
-    };
+    let mut workers = Vec::with_capacity(sockets.len());
     for (index, (sockets, &cpu)) in sockets.into_iter().zip(pinned_to).enumerate() {
-        match Worker::start(worker_config(index, cpu, sockets, connections_max, observed)) {
-            Ok(worker) => running.workers.push(worker),
+        match Worker::start(worker_config(index, cpu, sockets, &common)) {
+            Ok(worker) => workers.push(worker),
             Err(error) => {
-                running.stop_accepting();
-                running.reset_relays();
-                running.workers.iter().for_each(|worker| {
+                for worker in &workers {
+                    worker.stop_accepting();
+                    worker.reset_relays();
                     worker.wait_ended(START_UNDONE_MAX);
-                });
+                }
                 return Err(RunError::Start(error.0));
             }
         }
     }
-    Ok(running)
+    Ok(Running {
+        workers,
+        observed: common.observed,
+    })
 }
 
-fn worker_config(
-    index: usize,
-    cpu: Option<usize>,
-    sockets: WorkerSockets,
-    connections_max: u32,
-    observed: &Observed,
-) -> WorkerConfig {
+fn worker_config(index: usize, cpu: Option<usize>, sockets: WorkerSockets, common: &Common) -> WorkerConfig {
     WorkerConfig {
         index,
         cpu,
-        model: observed.model.clone(),
-        pools: observed.pools.clone().into(),
-        stats: observed.workers[index].clone(),
+        snapshot: common.observed.snapshot.clone(),
+        stats: common.observed.workers[index].clone(),
         sockets,
-        connections_max,
-        buffers: observed.model.buffers,
+        gates: common.gates.clone(),
+        capabilities: common.capabilities,
     }
 }
 

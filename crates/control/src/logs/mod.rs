@@ -8,9 +8,13 @@ mod queue;
 
 use human::Human;
 pub use queue::{LINE_BYTES_MAX, LINES_MAX, LineQueue};
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
+use std::panic::{self, PanicHookInfo};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::thread;
 use std::time::Duration;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -33,7 +37,7 @@ pub type Levels = Targets;
 pub struct Logs(LineQueue);
 
 /// Longest wait for the last lines at exit.
-const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+pub const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 impl Logs {
     /// Lines that were dropped so far; a metric.
@@ -54,7 +58,34 @@ pub fn start(format: Format, levels: Levels) -> io::Result<Logs> {
     let queue = queue::start(Box::new(stderr), LINES_MAX)?;
     tracing::subscriber::set_global_default(subscriber(format, levels, colours, queue.clone()))
         .map_err(|_| io::Error::other("logging was started twice"))?;
+    panic::set_hook(Box::new(log_panic));
     Ok(Logs(queue))
+}
+
+/// Instead of the standard library's hook, which writes several lines straight to standard error: a worker would wait
+/// there for whoever reads, and the lines are no JSON.
+fn log_panic(panicked: &PanicHookInfo<'_>) {
+    let message = text_of(panicked.payload()).unwrap_or("(no message)");
+    let place = panicked.location().map_or_else(String::new, ToString::to_string);
+    let thread = thread::current();
+    tracing::error!(
+        place,
+        thread = thread.name().unwrap_or(""),
+        "panicked, this is a bug of ours: {message}"
+    );
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        // Escaped, a line break takes two bytes; a line that is too long would be left out whole.
+        let text: String = backtrace.to_string().chars().take(LINE_BYTES_MAX / 2).collect();
+        tracing::error!(place, text, "backtrace");
+    }
+}
+
+fn text_of(payload: &dyn Any) -> Option<&str> {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }
 
 /// Reads `info`, or `warn,ringway_proxy=debug`. The error is a whole sentence.

@@ -6,8 +6,8 @@
 mod text;
 
 use ringway_core::backend::BackendState;
-use ringway_core::model::Model;
 use ringway_core::reason::{ConnectError, EndReason, ShedReason};
+use ringway_core::snapshot::Snapshot;
 use ringway_core::stats::{BackendStats, Counter, Histogram, HistogramTotal, ListenerStats, RuntimeStats, WorkerStats};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,12 +17,10 @@ pub use text::{CONTENT_TYPE, Kind};
 /// Everything that a scrape reads.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// Names the listeners and pools.
-    pub model: Arc<Model>,
+    /// Names the listeners and pools, and holds what is counted per backend.
+    pub snapshot: Arc<Snapshot>,
     /// One per worker.
     pub workers: Vec<Arc<WorkerStats>>,
-    /// Parallel to `Model::pools`, then to the pool's backends.
-    pub pools: Vec<Vec<Arc<BackendState>>>,
     /// Counted by the log queue.
     pub log_lines_dropped: Arc<AtomicU64>,
 }
@@ -70,7 +68,7 @@ pub const METRICS: &[Metric] = &[
         help: "Bytes relayed. Direction in: received from clients and passed on to backends; \
                out: received from backends and passed on to clients.",
         collect: |seen, out| {
-            for (index, listener) in seen.model.listeners.iter().enumerate() {
+            for (index, listener) in seen.snapshot.model.listeners.iter().enumerate() {
                 out.value(
                     &[&listener.name, "in"],
                     seen.sum_listener(index, |stats| &stats.bytes_from_clients),
@@ -88,7 +86,7 @@ pub const METRICS: &[Metric] = &[
         labels: &["listener", "reason"],
         help: "Sessions that ended, by the reason of the end.",
         collect: |seen, out| {
-            for (index, listener) in seen.model.listeners.iter().enumerate() {
+            for (index, listener) in seen.snapshot.model.listeners.iter().enumerate() {
                 for reason in EndReason::ALL {
                     let ended = seen.sum_listener(index, |stats| &stats.ended[reason.index()]);
                     out.value(&[&listener.name, reason.label()], ended);
@@ -102,7 +100,7 @@ pub const METRICS: &[Metric] = &[
         labels: &["listener"],
         help: "How long sessions lasted, from accept to end; counted when they end.",
         collect: |seen, out| {
-            for (index, listener) in seen.model.listeners.iter().enumerate() {
+            for (index, listener) in seen.snapshot.model.listeners.iter().enumerate() {
                 let histograms = seen
                     .workers
                     .iter()
@@ -118,7 +116,7 @@ pub const METRICS: &[Metric] = &[
         help: "Times that a limit kept a client from being served. Reason max_connections: the connection was refused; \
                descriptors: accepting paused because descriptors or memory ran out, the client waits in the backlog.",
         collect: |seen, out| {
-            for (index, listener) in seen.model.listeners.iter().enumerate() {
+            for (index, listener) in seen.snapshot.model.listeners.iter().enumerate() {
                 for reason in ShedReason::ALL {
                     let shed = seen.sum_listener(index, |stats| &stats.shed[reason.index()]);
                     out.value(&[&listener.name, reason.label()], shed);
@@ -344,14 +342,14 @@ impl Observed {
     }
 
     fn each_listener(&self, out: &mut Samples<'_>, counter: impl Fn(&ListenerStats) -> &Counter) {
-        for (index, listener) in self.model.listeners.iter().enumerate() {
+        for (index, listener) in self.snapshot.model.listeners.iter().enumerate() {
             out.value(&[&listener.name], self.sum_listener(index, &counter));
         }
     }
 
     fn each_backend(&self, mut visit: impl FnMut(&str, &BackendState)) {
-        for (pool, backends) in self.model.pools.iter().zip(&self.pools) {
-            for backend in backends {
+        for (pool, state) in self.snapshot.model.pools.iter().zip(&self.snapshot.pools) {
+            for backend in &state.backends {
                 visit(&pool.name, backend);
             }
         }
@@ -365,7 +363,7 @@ impl Observed {
 
     /// Connections open now over all listeners and workers.
     pub fn connections(&self) -> u64 {
-        (0..self.model.listeners.len())
+        (0..self.snapshot.model.listeners.len())
             .map(|index| self.sum_listener(index, |stats| &stats.connections))
             .sum()
     }

@@ -8,6 +8,7 @@ use ringway_core::model::{
     Workers,
 };
 use ringway_core::reason::{ConnectError, EndReason, ShedReason};
+use ringway_core::snapshot::Snapshot;
 use ringway_core::stats::WorkerStats;
 use std::path::Path;
 use std::sync::Arc;
@@ -82,15 +83,13 @@ pub(crate) fn model() -> Model {
 
 /// Two workers that counted nothing yet.
 pub(crate) fn fresh() -> Observed {
-    let model = Arc::new(model());
-    let registry = Registry::default();
+    let model = model();
     Observed {
         workers: (0..2)
             .map(|_| Arc::new(WorkerStats::new(model.listeners.len())))
             .collect(),
-        pools: model.pools.iter().map(|pool| registry.pool(pool, 2)).collect(),
+        snapshot: Arc::new(Snapshot::new(model, &Registry::default(), 2)),
         log_lines_dropped: Arc::new(AtomicU64::new(0)),
-        model,
     }
 }
 
@@ -112,7 +111,7 @@ pub(crate) fn busy() -> Observed {
         worker.runtime.tasks_panicked.add(scale);
         worker.runtime.buffers_out.add(3 * scale);
     }
-    let backend = &seen.pools[0][1];
+    let backend = &seen.snapshot.pools[0].backends[1];
     std::mem::forget(backend.reserve()); // a connection that stays open for as long as the test runs
     backend.workers[0].connections_total.add(1);
     backend.workers[1].connections_total.add(2);
