@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 /// No socket, for operations without one.
-const NO_SOCKET: u32 = u32::MAX;
+const NO_SOCKET: Token = Token { slot: u32::MAX, generation: 0 };
 
 /// Names a socket of this runtime; owned by exactly one `Stream` or `Listener`.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(crate) struct SocketSlot(pub(crate) u32);
 
 struct SocketEntry {
     fd: Fd,
-    in_flight: u16,
+    in_flight: u32,
     /// What to do once nothing is in flight.
     closing: Option<Closing>,
 }
@@ -62,7 +62,8 @@ enum Phase {
 
 struct Op {
     kind: Kind,
-    socket: u32,
+    /// Of which it holds one in `in_flight` while in flight; may be gone otherwise, if its owner closed it first.
+    socket: Token,
     /// Completions are still to come from the driver.
     in_flight: bool,
     /// Nobody is interested in the outcome any more.
@@ -160,16 +161,16 @@ impl Reactor {
     }
 
     fn begin(&mut self, kind: Kind, socket: Option<&SocketSlot>) -> (Token, Fd) {
-        let slot = socket.map_or(NO_SOCKET, |socket| socket.0);
-        let fd = match socket {
-            Some(socket) => {
-                let entry = self.sockets.slot_mut(socket.0).expect("its owner keeps the socket in the table");
+        let (socket, fd) = match socket {
+            Some(&SocketSlot(slot)) => {
+                let found = self.sockets.slot_with_generation(slot);
+                let (generation, entry) = found.expect("its owner keeps the socket in the table");
                 entry.in_flight += 1;
-                entry.fd
+                (Token { slot, generation }, entry.fd)
             }
-            None => Fd(-1),
+            None => (NO_SOCKET, Fd(-1)),
         };
-        let op = Op { kind, socket: slot, in_flight: true, orphaned: false, result: 0, waker: None };
+        let op = Op { kind, socket, in_flight: true, orphaned: false, result: 0, waker: None };
         (self.ops.insert(op), fd)
     }
 
@@ -261,17 +262,23 @@ impl Reactor {
             if *phase != Phase::Starved || crate::faults::active(crate::faults::Fault::StarvedNotFed) {
                 continue;
             }
-            *phase = Phase::Armed;
             self.arm_receive(token);
             room -= 1;
         }
     }
 
+    /// Arms a receive again, unless its stream was given up meanwhile.
     fn arm_receive(&mut self, token: Token) {
         let Some(op) = self.ops.get_mut(token) else { return };
+        let Kind::Receive { phase, .. } = &mut op.kind else { return };
+        let Some(entry) = self.sockets.get_mut(op.socket).filter(|entry| entry.closing.is_none()) else {
+            *phase = Phase::Ended;
+            op.result = -Errno::CANCELED.0;
+            wake(op);
+            return;
+        };
+        *phase = Phase::Armed;
         op.in_flight = true;
-        let slot = op.socket;
-        let entry = self.sockets.slot_mut(slot).expect("a socket outlives its operations");
         entry.in_flight += 1;
         let fd = entry.fd;
         self.driver.start(Operation::Receive { fd }, token);
@@ -333,14 +340,14 @@ impl Reactor {
         assert!(op.in_flight, "an operation completed twice");
         op.in_flight = false;
         op.result = result;
-        let (slot, orphaned) = (op.socket, op.orphaned);
+        let (socket, orphaned) = (op.socket, op.orphaned);
         if orphaned && let Some(op) = self.ops.remove(token) {
             self.discard(op);
         }
-        if slot != NO_SOCKET {
-            let entry = self.sockets.slot_mut(slot).expect("a socket outlives its operations");
+        if socket != NO_SOCKET {
+            let entry = self.sockets.get_mut(socket).expect("a socket outlives its operations in flight");
             entry.in_flight -= 1;
-            self.close_if_idle(slot);
+            self.close_if_idle(socket.slot);
         }
     }
 
@@ -363,7 +370,6 @@ impl Reactor {
                 if crate::faults::active(crate::faults::Fault::MoreFlagIgnored) {
                     return;
                 }
-                *phase = Phase::Armed;
                 self.arm_receive(token);
             }
             _ => {
@@ -438,10 +444,7 @@ impl Reactor {
         let Kind::Receive { phase, .. } = &mut op.kind else { unreachable!("a token of another kind") };
         match *phase {
             Phase::Pausing { .. } => *phase = Phase::Pausing { resume: true },
-            Phase::Paused => {
-                *phase = Phase::Armed;
-                self.arm_receive(token);
-            }
+            Phase::Paused => self.arm_receive(token),
             Phase::Armed | Phase::Starved | Phase::Ended => {}
         }
     }

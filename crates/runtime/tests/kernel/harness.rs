@@ -296,6 +296,21 @@ pub(crate) async fn pump(from: &Stream, to: &Stream) -> Result<(), Errno> {
     to.shutdown_write()
 }
 
+/// Lends out every buffer of the ring. The receive that took them waits for more.
+pub(crate) async fn all_buffers(handle: &Handle) -> (Leases, Stream, Receive) {
+    let (available, count) = handle.buffers();
+    assert_eq!(available, count, "somebody holds buffers already");
+    let (stream, mut peer) = pair(handle).await;
+    peer.write_all(&vec![b'x'; usize::from(count) * handle.buffer_size() as usize]).expect("write");
+    let mut receive = stream.receive();
+    let mut held = handle.no_leases();
+    while held.buffers() < count {
+        held.append(receive.next().await.expect("receive").expect("bytes"));
+    }
+    until(|| handle.stats().readers_starved == 1).await;
+    (held, stream, receive)
+}
+
 /// xorshift64*: small, seeded, the same everywhere.
 #[derive(Clone)]
 pub(crate) struct Random(u64);

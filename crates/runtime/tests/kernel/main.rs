@@ -3,4 +3,5 @@ mod executor;
 mod harness;
 mod receive;
 mod send;
+mod sockets;
 mod traffic;

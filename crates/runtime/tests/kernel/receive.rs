@@ -8,24 +8,8 @@ use std::net::{Shutdown, TcpStream};
 use std::task::Poll;
 use std::time::Duration;
 
-/// ECONNRESET and ECANCELED of errno(3).
+/// ECONNRESET of errno(3).
 const RESET: Errno = Errno(104);
-const CANCELED: Errno = Errno(125);
-
-/// Lends out every buffer of the ring. The receive that took them waits for more.
-async fn all_buffers(handle: &Handle) -> (Leases, Stream, Receive) {
-    let (available, count) = handle.buffers();
-    assert_eq!(available, count, "somebody holds buffers already");
-    let (stream, mut peer) = pair(handle).await;
-    peer.write_all(&vec![b'x'; usize::from(count) * handle.buffer_size() as usize]).expect("write");
-    let mut receive = stream.receive();
-    let mut held = handle.no_leases();
-    while held.buffers() < count {
-        held.append(receive.next().await.expect("receive").expect("bytes"));
-    }
-    until(|| handle.stats().readers_starved == 1).await;
-    (held, stream, receive)
-}
 
 /// `Some` if the receive has something to say by now.
 async fn at_once(receive: &mut Receive) -> Option<Result<Option<Leases>, Errno>> {
@@ -218,14 +202,14 @@ fn pauses_keep_the_stream_intact() {
     const CYCLES: usize = 300;
     for buffers in [SMALL, TIGHT, USUAL] {
         run(buffers, |handle| async move {
-            let wanted = Random::new(11).bytes(3 * 1024 * 1024);
+            let wanted = Random::new(11).bytes(1024 * 1024);
             let (stream, mut peer) = pair(&handle).await;
             let theirs = wanted.clone();
             let writer = in_thread(move || {
                 let mut random = Random::new(12);
                 let mut rest = &theirs[..];
                 while !rest.is_empty() {
-                    let piece = (1 + random.below(9_000)).min(rest.len());
+                    let piece = (1 + random.below(4_000)).min(rest.len());
                     peer.write_all(&rest[..piece]).expect("write");
                     rest = &rest[piece..];
                     std::thread::yield_now();
