@@ -7,7 +7,7 @@ use crate::diagnostic::quote;
 use crate::limits::UNIX_PATH_BYTES_MAX;
 use crate::problem::Fault;
 use ringway_core::model::Address;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 
 /// Where a listener listens. `*:80` and `:80` mean `0.0.0.0:80`: every IPv4 address of the machine.
@@ -210,10 +210,19 @@ fn explain(text: &str) -> Fault {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return match ip {
             IpAddr::V4(v4) => Fault::new(format!("{quoted} has no port"), format!("write {v4}:5432")),
-            IpAddr::V6(v6) => Fault::new(
-                format!("{quoted} has no port, or lacks brackets around the address"),
-                format!("write [{v6}]:5432"),
-            ),
+            IpAddr::V6(v6) => {
+                let port = text
+                    .rsplit_once(':')
+                    .filter(|(head, port)| head.parse::<Ipv6Addr>().is_ok() && parse_port(text, port).is_ok());
+                let help = match port {
+                    Some((head, port)) => format!("write [{head}]:{port} if {port} is the port"),
+                    None => format!("write [{v6}]:5432"),
+                };
+                Fault::new(
+                    format!("{quoted} has no port, or lacks brackets around the address"),
+                    help,
+                )
+            }
         };
     }
     if text.starts_with('[') {
@@ -280,7 +289,7 @@ fn explain_bracketed(text: &str, quoted: &str) -> Fault {
     let (address, interface) = inner
         .split_once('%')
         .map_or((inner, None), |(ip, name)| (ip, Some(name)));
-    if address.parse::<std::net::Ipv6Addr>().is_err() {
+    if address.parse::<Ipv6Addr>().is_err() {
         let help = "only IPv6 addresses stand in brackets: [2001:db8::1]:5432";
         return Fault::new(format!("{quoted} is not an address"), help);
     }

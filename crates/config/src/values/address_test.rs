@@ -93,6 +93,11 @@ fn refusals_say_what_would_be_right() {
             "\"2001:db8:::80\" is not an address",
             "IPv6 addresses stand in brackets: [2001:db8::1]:5432",
         ),
+        (
+            "::1:80",
+            "\"::1:80\" has no port, or lacks brackets around the address",
+            "write [::1]:80 if 80 is the port",
+        ),
         ("[::1]", "\"[::1]\" has no port", "write [::1]:5432"),
         ("[::1", "\"[::1\" lacks the closing bracket", "write [2001:db8::1]:5432"),
         (
