@@ -40,14 +40,16 @@ impl Stream {
 
     /// Starts to send as much as there is room for now. With `report`, whoever polls is woken by success too; without,
     /// only when something was left: success is then seen by whoever polls later. The whole of `leases` counts as one
-    /// send up to 64 pieces; what is beyond comes back as rest.
+    /// send up to 64 pieces; what is beyond comes back as rest. Panics if they come from another runtime.
     pub fn send(&self, leases: Leases, report: bool) -> Send {
-        let token = self.runtime.reactor.borrow_mut().send(&self.socket, leases.into_links(), report);
+        let links = leases.into_links(&self.runtime.pool);
+        let token = self.runtime.reactor.borrow_mut().send(&self.socket, links, report);
         Send { runtime: self.runtime.clone(), token }
     }
 
-    /// The same for bytes outside of the worker's buffers, the first `sent` of which are done already.
+    /// The same for bytes outside of the worker's buffers, the first `sent` of which are done already (at most all).
     pub fn send_bytes(&self, bytes: Box<[u8]>, sent: u32, report: bool) -> Send {
+        assert!(sent as usize <= bytes.len(), "{sent} bytes of {} are done already", bytes.len());
         let token = self.runtime.reactor.borrow_mut().send_bytes(&self.socket, bytes, sent, report);
         Send { runtime: self.runtime.clone(), token }
     }

@@ -399,7 +399,9 @@ impl Leases {
         self.pool.slices(&self.links)
     }
 
-    pub(crate) fn into_links(mut self) -> Links {
+    /// Panics if `pool` is not theirs: the numbers of the buffers would mean other bytes there.
+    pub(crate) fn into_links(mut self, pool: &Rc<Pool>) -> Links {
+        assert!(Rc::ptr_eq(&self.pool, pool), "leases of another runtime");
         std::mem::replace(&mut self.links, Links::EMPTY)
     }
 }

@@ -75,3 +75,35 @@ fn sends_behind_a_full_queue_keep_their_bytes() {
         }
     });
 }
+
+/// A caller's mistake ends the caller's task and leaves nothing behind: no operation that never completes.
+#[test]
+fn more_bytes_done_than_there_are_is_refused() {
+    run(SMALL, |handle| async move {
+        let (stream, _peer) = pair(&handle).await;
+        handle.spawn(async move {
+            drop(stream.send_bytes(Box::new([0; 4]), 5, false));
+        });
+        until(|| handle.stats().tasks_panicked == 1).await;
+    });
+}
+
+/// Buffer numbers of one ring mean other bytes in another.
+#[test]
+fn leases_of_another_runtime_are_refused() {
+    limited(|| {
+        let (one, two) = (new_runtime(SMALL), new_runtime(SMALL));
+        let handle = one.handle().clone();
+        let (leases, _) = block_on(&one, async move { leases_of(&handle, 1, 2_000).await });
+        let handle = two.handle().clone();
+        block_on(&two, async move {
+            let (stream, _peer) = pair(&handle).await;
+            handle.spawn(async move {
+                drop(stream.send(leases, false));
+            });
+            until(|| handle.stats().tasks_panicked == 1).await;
+        });
+        assert_quiet(&one);
+        assert_quiet(&two);
+    });
+}
