@@ -197,14 +197,21 @@ impl NoServices {
                 Self::POLICY
             )
         };
-        // 101: the action is forbidden.
-        std::fs::write(Self::POLICY, "#!/bin/sh\nexit 101\n").map_err(explain)?;
+        std::fs::write(Self::POLICY, policy_of(std::process::id())).map_err(explain)?;
         let policy = Self {
             written: Some(Self::POLICY),
         };
         std::fs::set_permissions(Self::POLICY, PermissionsExt::from_mode(0o755)).map_err(explain)?;
         Ok(policy)
     }
+}
+
+/// 101: the action is forbidden. Should we be killed before we remove the file, it forbids nothing and goes by itself.
+fn policy_of(pid: u32) -> String {
+    format!(
+        "#!/bin/sh\n# Written by `cargo xtask` while it installs test programs; remove it if process {pid} is gone.\n\
+         if [ -d /proc/{pid} ]; then exit 101; fi\nrm -f \"$0\"\nexit 0\n"
+    )
 }
 
 impl Drop for NoServices {
@@ -220,6 +227,25 @@ impl Drop for NoServices {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_policy_forbids_services_only_while_its_writer_lives() {
+        use std::os::unix::fs::PermissionsExt;
+        let mut gone = Command::new("true").spawn().expect("true runs");
+        gone.wait().expect("it ends");
+        let file = std::env::temp_dir().join(format!("ringway-xtask-policy-{}", std::process::id()));
+        for (pid, exit_code, remains) in [(std::process::id(), 101, true), (gone.id(), 0, false)] {
+            std::fs::write(&file, policy_of(pid)).expect("a temporary file");
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).expect("our own file");
+            let status = Command::new("sh")
+                .arg(&file)
+                .args(["redis-server", "start"])
+                .status()
+                .expect("sh runs");
+            assert_eq!((status.code(), file.exists()), (Some(exit_code), remains));
+            let _ = std::fs::remove_file(&file);
+        }
+    }
 
     #[test]
     fn a_missing_program_names_its_package_and_a_present_one_does_not() {

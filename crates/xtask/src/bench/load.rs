@@ -389,6 +389,19 @@ Transfer/sec:     18.41MB
     }
 
     #[test]
+    fn short_connections_are_understood() {
+        let line = r#"{"connections":99,"errors":1,"seconds":0.5,"p50_us":17.5,"p99_us":25.1,"first_error":"refused"}"#;
+        let seen = parse_short(line).expect("all fields are there");
+        assert_eq!(
+            (seen.connections, seen.errors, seen.first_error.as_str()),
+            (99.0, 1.0, "refused")
+        );
+        assert!(parse_short(r#"{"connections":99}"#).is_err_and(|e| e.contains("errors")));
+        assert_eq!(count_after("established 4000", "established"), Ok(4000.0));
+        assert!(count_after("alive 4000", "established").is_err());
+    }
+
+    #[test]
     fn iperf_counts_what_was_received() {
         let text = r#"{"end":{"sum_sent":{"bytes":9},"sum_received":{"bytes":4000,"bits_per_second":1.5e9}}}"#;
         assert_eq!(
