@@ -75,16 +75,16 @@ pub(super) fn descriptor_limit() -> u64 {
 }
 
 /// CPU time of a process and its descendants, ended threads and ended children included.
-pub(super) fn cpu_time(pid: u32) -> Result<Duration, String> {
+pub(super) fn cpu_time(root: u32) -> Result<Duration, String> {
     let mut total = Duration::ZERO;
-    for pid in tree(pid) {
+    for pid in tree(root) {
         let raw = i32::try_from(pid).map_err(|_| format!("pid {pid} is out of range"))?;
-        let clock = clock_getcpuclockid(Pid::from_raw(raw)).map_err(|e| format!("CPU clock of process {pid}: {e}"))?;
-        total += clock
-            .now()
-            .map(Duration::from)
-            .map_err(|e| format!("CPU clock of process {pid}: {e}"))?;
-        total += ended_children(pid);
+        match clock_getcpuclockid(Pid::from_raw(raw)).and_then(|clock| clock.now()) {
+            Ok(used) => total += Duration::from(used) + ended_children(pid),
+            // Ended since the list was made; its parent counts it among its ended children.
+            Err(_) if pid != root => {}
+            Err(e) => return Err(format!("CPU clock of process {pid}: {e}")),
+        }
     }
     Ok(total)
 }
@@ -134,12 +134,16 @@ pub(super) fn share_in_use(cores: Cores) -> f64 {
 }
 
 /// Memory of a process and its descendants, bytes; pages shared between them count once.
-pub(super) fn process_memory(pid: u32) -> Result<u64, String> {
+pub(super) fn process_memory(root: u32) -> Result<u64, String> {
     let mut total = 0;
-    for pid in tree(pid) {
+    for pid in tree(root) {
         let file = format!("/proc/{pid}/smaps_rollup");
-        let text = read_to_string(&file).map_err(|e| format!("{file}: {e}"))?;
-        total += kib_line(&text, "Pss:").ok_or_else(|| format!("{file} has no Pss line"))? * 1024;
+        match read_to_string(&file) {
+            Ok(text) => total += kib_line(&text, "Pss:").ok_or_else(|| format!("{file} has no Pss line"))? * 1024,
+            // Ended since the list was made, or a zombie: no memory either way.
+            Err(_) if pid != root => {}
+            Err(e) => return Err(format!("{file}: {e}")),
+        }
     }
     Ok(total)
 }
