@@ -257,7 +257,8 @@ impl Inner {
             return Wait::No;
         }
         match self.wheel.borrow().next_deadline() {
-            Some(deadline) => Wait::For(deadline.since(self.now.get())),
+            // The clock, not the turn's time: what tasks took since must not make timers late.
+            Some(deadline) => Wait::For(deadline.since(self.reactor.borrow().driver.now())),
             None => Wait::Forever,
         }
     }
