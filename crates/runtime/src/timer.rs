@@ -7,7 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 /// Resolves at its deadline, up to a millisecond late. Takes a place in the timer wheel only from its first poll on.
 pub struct Sleep {
@@ -28,16 +28,17 @@ impl Sleep {
 
     /// Moves the deadline. A later one costs nothing now: the timer fires at the old one and is armed again.
     pub fn reset(&mut self, deadline: Time) {
-        if deadline < self.deadline {
-            self.cancel();
-        }
+        let earlier = deadline < self.deadline;
         self.deadline = deadline;
+        if earlier && let Some(waker) = self.cancel() {
+            self.key = Some(self.runtime.wheel.borrow_mut().insert(deadline, waker));
+        }
     }
 
-    fn cancel(&mut self) {
-        if let Some(key) = self.key.take() {
-            self.runtime.wheel.borrow_mut().cancel(&key);
-        }
+    /// The waker of whoever waits.
+    fn cancel(&mut self) -> Option<Waker> {
+        let key = self.key.take()?;
+        self.runtime.wheel.borrow_mut().cancel(&key)
     }
 }
 
@@ -51,7 +52,7 @@ impl Future for Sleep {
         }
         let runtime = self.runtime.clone();
         let mut wheel = runtime.wheel.borrow_mut();
-        if !self.key.as_ref().is_some_and(|key| wheel.is_armed(key)) {
+        if !self.key.as_ref().is_some_and(|key| wheel.keep(key, context.waker())) {
             self.key = Some(wheel.insert(self.deadline, context.waker().clone()));
         }
         Poll::Pending

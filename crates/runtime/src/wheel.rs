@@ -59,16 +59,18 @@ impl Wheel {
         TimerKey(token)
     }
 
-    /// `true` while the timer has not fired.
-    pub(crate) fn is_armed(&mut self, key: &TimerKey) -> bool {
-        self.timers.get_mut(key.0).is_some()
+    /// `true` while the timer has not fired; then `waker` is the one it will wake.
+    pub(crate) fn keep(&mut self, key: &TimerKey, waker: &Waker) -> bool {
+        let Some(timer) = self.timers.get_mut(key.0) else { return false };
+        timer.waker.clone_from(waker);
+        true
     }
 
-    pub(crate) fn cancel(&mut self, key: &TimerKey) {
-        if self.timers.get_mut(key.0).is_some() {
-            self.unlink(key.0.slot);
-            self.timers.remove(key.0);
-        }
+    /// The waker of the timer, unless it has fired.
+    pub(crate) fn cancel(&mut self, key: &TimerKey) -> Option<Waker> {
+        self.timers.get_mut(key.0)?;
+        self.unlink(key.0.slot);
+        self.timers.remove(key.0).map(|timer| timer.waker)
     }
 
     /// Wakes everything due at `now`. Wakers only mark tasks, so calling them here is bounded work.
