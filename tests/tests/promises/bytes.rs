@@ -1,6 +1,6 @@
 //! P15 exact bytes, P16 half-close.
 
-use crate::SOON;
+use crate::{SOON, first_of};
 use ringway_tests::backend::{Backend, Behaviour, Place};
 use ringway_tests::exchange::{Order, Plan, run_many};
 use ringway_tests::namespace::Namespace;
@@ -101,11 +101,7 @@ fn p15_bytes_are_exact() {
         };
         let wrong = wrong_streams(hardship, count, bytes);
         let required = format!("{hardship:?}: 0 of {count} streams of {bytes} bytes each way wrong");
-        promise.figure(
-            required,
-            format!("{} {:?}", wrong.len(), wrong.first()),
-            wrong.is_empty(),
-        );
+        promise.figure(required, first_of(&wrong), wrong.is_empty());
     }
     promise.finish();
 }
@@ -131,11 +127,7 @@ fn p16_half_close_is_kept() {
             let wrong = run_many(None, &Dial::to(&front), count, plan);
             done += count;
             let required = format!("{words} ends first, {up} up, {down} down: {count} exact");
-            promise.figure(
-                required,
-                format!("{} wrong {:?}", wrong.len(), wrong.first()),
-                wrong.is_empty(),
-            );
+            promise.figure(required, first_of(&wrong), wrong.is_empty());
         }
     }
     wait_for(SOON, || (backend.counts.orderly.load(SeqCst) == done).then_some(()));

@@ -57,3 +57,10 @@ impl WarmUp {
 fn ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e5).round() / 100.0
 }
+
+/// How many went wrong, and how the first did.
+fn first_of<T: std::fmt::Debug>(wrong: &[T]) -> String {
+    wrong.first().map_or("0 wrong".to_owned(), |first| {
+        format!("{} wrong, the first: {first:?}", wrong.len())
+    })
+}

@@ -1,6 +1,6 @@
 //! P17: a reader that stops holds little.
 
-use crate::{SOON, WarmUp, ms};
+use crate::{SOON, WarmUp, first_of, ms};
 use ringway_tests::address::free_v4;
 use ringway_tests::backend::{Backend, Behaviour};
 use ringway_tests::client::{many, pings, run};
@@ -86,21 +86,22 @@ impl Reader {
     }
 }
 
-/// Lets all drip for `span` while the kernel's worker threads are counted.
-async fn drip_all(ringway: &Ringway, readers: Vec<Reader>, span: Duration) -> (usize, Vec<io::Result<Reader>>) {
+/// Lets all drip for `span`; the most kernel worker threads and the most memory meanwhile, and the readers.
+async fn drip_all(ringway: &Ringway, readers: Vec<Reader>, span: Duration) -> (usize, u64, Vec<io::Result<Reader>>) {
     let stop = Arc::new(AtomicBool::new(false));
     let mut dripping = tokio::task::JoinSet::new();
     for mut reader in readers {
         let stop = stop.clone();
         dripping.spawn(async move { reader.drip(&stop).await.map(|()| reader) });
     }
-    let (began, mut threads) = (Instant::now(), 0);
+    let (began, mut threads, mut memory) = (Instant::now(), 0, 0);
     while began.elapsed() < span {
         threads = threads.max(ringway.process.threads_named("iou-wrk"));
+        memory = memory.max(ringway.process.memory());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     stop.store(true, SeqCst);
-    (threads, dripping.join_all().await)
+    (threads, memory, dripping.join_all().await)
 }
 
 #[test]
@@ -159,8 +160,13 @@ fn p17_a_reader_that_stops_holds_little() {
             through <= limit && !seen.durations.is_empty(),
         );
 
-        let (threads, readers) = drip_all(&ringway, readers, Duration::from_secs(figure(5, 10))).await;
+        let (threads, most, readers) = drip_all(&ringway, readers, Duration::from_secs(figure(5, 10))).await;
         promise.at_most("kernel worker threads while all drip", threads, 0);
+        promise.at_most(
+            "bytes of other process memory while all drip",
+            most.saturating_sub(memory),
+            4 << 20,
+        );
 
         let mut wrong = Vec::new();
         let mut resumed = tokio::task::JoinSet::new();
@@ -172,11 +178,7 @@ fn p17_a_reader_that_stops_holds_little() {
         }
         wrong.extend(resumed.join_all().await.into_iter().filter_map(Result::err));
         let required = format!("{READERS} resumed are exact");
-        promise.figure(
-            required,
-            format!("{} wrong {:?}", wrong.len(), wrong.first()),
-            wrong.is_empty(),
-        );
+        promise.figure(required, first_of(&wrong), wrong.is_empty());
     });
     ringway.settle();
     let back = wait_for(SOON, || (ringway.process.memory() <= memory + (1 << 20)).then_some(()));
