@@ -17,7 +17,9 @@ pub(crate) const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | lib
 const IORING_ENTER_GETEVENTS: u32 = 1 << 0;
 const IORING_ENTER_EXT_ARG: u32 = 1 << 3;
 const IORING_ENTER_REGISTERED_RING: u32 = 1 << 4;
-const IORING_REGISTER_RING_FDS: u32 = 20;
+pub(crate) const IORING_REGISTER_ENABLE_RINGS: u32 = 12;
+pub(crate) const IORING_REGISTER_RING_FDS: u32 = 20;
+pub(crate) const IORING_UNREGISTER_RING_FDS: u32 = 21;
 
 /// `struct io_uring_getevents_arg`.
 #[repr(C)]
@@ -43,39 +45,31 @@ struct ResourceUpdate {
     data: u64,
 }
 
-/// What io_uring_enter(2) is called with: an index of this thread's registered rings, or the descriptor.
-#[derive(Clone, Copy, Debug)]
+/// What io_uring_enter(2) is called with: an index of this thread's registered rings, or the descriptor. Dropped before
+/// the descriptor is closed, and on the thread that made it: a ring lives on for as long as it is registered.
+#[derive(Debug)]
 pub(crate) struct EnterTarget {
-    descriptor: i32,
-    flags: u32,
+    ring: i32,
+    registered: Option<u32>,
 }
 
 impl EnterTarget {
     /// Registers the ring with the calling thread, which saves the kernel a look-up per call; falls back to the
     /// descriptor.
-    pub(crate) fn register(descriptor: i32) -> Self {
-        let mut update = ResourceUpdate { offset: u32::MAX, reserved: 0, data: descriptor as u64 };
-        // SAFETY: IORING_REGISTER_RING_FDS reads and writes one io_uring_rsrc_update, which `update` is; it lives on
-        // this stack until the call returns.
-        let registered = unsafe {
-            libc::syscall(
-                libc::SYS_io_uring_register,
-                c_long::from(descriptor),
-                c_long::from(IORING_REGISTER_RING_FDS),
-                &raw mut update,
-                1 as c_long,
-            )
-        };
-        if registered == 1 {
-            Self { descriptor: update.offset as i32, flags: IORING_ENTER_REGISTERED_RING }
-        } else {
-            Self { descriptor, flags: 0 }
-        }
+    pub(crate) fn register(ring: i32) -> Self {
+        let mut update = ResourceUpdate { offset: u32::MAX, reserved: 0, data: ring as u64 };
+        let registered = update_registered(ring, IORING_REGISTER_RING_FDS, &mut update);
+        Self { ring, registered: registered.then_some(update.offset) }
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn is_registered(&self) -> bool {
+        self.registered.is_some()
     }
 
     /// Submits `queued` entries, runs deferred work, and waits for a completion as `wait` says.
     pub(crate) fn enter(&self, queued: u32, wait: Wait) -> Result<(), Errno> {
-        let flags = self.flags | IORING_ENTER_GETEVENTS;
+        let flags = IORING_ENTER_GETEVENTS;
         let mut timespec = KernelTimespec { seconds: 0, nanos: 0 };
         match wait {
             Wait::No => self.call(queued, 0, flags, None),
@@ -91,13 +85,17 @@ impl EnterTarget {
     }
 
     fn call(&self, queued: u32, want: u32, flags: u32, arg: Option<&GetEventsArg>) -> Result<(), Errno> {
+        let (descriptor, flags) = match self.registered {
+            Some(index) => (index as i32, flags | IORING_ENTER_REGISTERED_RING),
+            None => (self.ring, flags),
+        };
         let (pointer, size) = arg.map_or((std::ptr::null(), 0), |arg| (&raw const *arg, size_of::<GetEventsArg>()));
         // SAFETY: the argument, if any, is a valid io_uring_getevents_arg whose timespec outlives the call; the
         // entries that are submitted obey the contract of `Uring::push`.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_io_uring_enter,
-                c_long::from(self.descriptor),
+                c_long::from(descriptor),
                 c_long::from(queued),
                 c_long::from(want),
                 c_long::from(flags),
@@ -107,6 +105,29 @@ impl EnterTarget {
         };
         if result < 0 { Err(Errno::last()) } else { Ok(()) }
     }
+}
+
+impl Drop for EnterTarget {
+    fn drop(&mut self) {
+        if let Some(offset) = self.registered {
+            update_registered(self.ring, IORING_UNREGISTER_RING_FDS, &mut ResourceUpdate { offset, reserved: 0, data: 0 });
+        }
+    }
+}
+
+/// IORING_REGISTER_RING_FDS or IORING_UNREGISTER_RING_FDS of one ring (io_uring_register(2)). `true` if it was done.
+fn update_registered(ring: i32, operation: u32, update: &mut ResourceUpdate) -> bool {
+    // SAFETY: both operations read and write one io_uring_rsrc_update, which `update` is and stays until the return.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            c_long::from(ring),
+            c_long::from(operation),
+            &raw mut *update,
+            1 as c_long,
+        )
+    };
+    done == 1
 }
 
 /// A message without address or control data.

@@ -311,6 +311,26 @@ pub(crate) async fn all_buffers(handle: &Handle) -> (Leases, Stream, Receive) {
     (held, stream, receive)
 }
 
+/// A listening socket that answers no more connections, and its address.
+pub(crate) fn full_backlog() -> (Vec<socket2::Socket>, SocketAddr) {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("socket");
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bind");
+    listener.listen(0).expect("listen");
+    let address = listener.local_addr().expect("bound").as_socket().expect("inet");
+    let mut sockets = vec![listener];
+    // The kernel completes backlog + 1 handshakes; the next client's last word is dropped, and later ones' first.
+    for _ in 0..4 {
+        let client = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("socket");
+        let done = client.connect_timeout(&address.into(), Duration::from_millis(100)).is_ok();
+        sockets.push(client);
+        if !done {
+            return (sockets, address);
+        }
+    }
+    panic!("a backlog of 0 took 4 connections");
+}
+
 /// xorshift64*: small, seeded, the same everywhere.
 #[derive(Clone)]
 pub(crate) struct Random(u64);
