@@ -6,7 +6,7 @@
 //!
 //! Environment: `RINGWAY_BIN` (the binary to test instead of a fresh release build), `RINGWAY_PROMISES=full` (full
 //! figures), `RINGWAY_TEST_SEED` (replays the random choices of a run), `RINGWAY_FAULTS_BIN` (a binary with the cargo
-//! feature `faults`), `RINGWAY_TEST_STANDIN=haproxy` (runs the same load through HAProxy, to test the tests).
+//! feature `faults` instead of a build).
 
 pub mod address;
 pub mod backend;
@@ -22,5 +22,4 @@ pub mod ringway;
 pub mod scope;
 pub mod seeded;
 pub mod setup;
-pub mod standin;
 pub mod wire;

@@ -1,11 +1,11 @@
 //! The process under test: start with a configuration, look at it from outside, and what must be true at its end.
 
+use crate::binary;
 use crate::metrics::{Metrics, get};
 use crate::namespace::{Door, Namespace};
 use crate::process::{Process, wait_for};
 use crate::program::{Dir, Launch, Program};
 use crate::setup::Setup;
-use crate::{binary, standin};
 use nix::sys::signal::Signal;
 use std::io;
 use std::path::Path;
@@ -16,8 +16,6 @@ use std::time::Duration;
 pub struct Ringway {
     /// Facts about it, and signals to it.
     pub process: Process,
-    /// Whether another balancer plays its part; it has no metrics.
-    pub standin: bool,
     program: Program,
     setup: Setup,
     door: Option<Door>,
@@ -37,12 +35,12 @@ impl Ringway {
             netns: Some(namespace.name.clone()),
             ..Launch::default()
         };
-        Self::launch(setup, &launch, binary_or_standin(), Some(namespace.door()))
+        Self::launch(setup, &launch, binary::ringway(), Some(namespace.door()))
     }
 
     /// Starts it with other limits.
     pub fn start_with(setup: &Setup, launch: &Launch) -> Self {
-        Self::launch(setup, launch, binary_or_standin(), None)
+        Self::launch(setup, launch, binary::ringway(), None)
     }
 
     /// Starts the variant with injected faults.
@@ -61,23 +59,12 @@ impl Ringway {
 
     fn launch(setup: &Setup, launch: &Launch, binary: &Path, door: Option<Door>) -> Self {
         let files = Dir::new();
-        let standin = standin::wanted();
-        let program = if standin {
-            let file = files.write("haproxy.cfg", &standin::haproxy(setup));
-            Program::start(launch, binary, &["-db", "-f", &file.display().to_string()])
-        } else {
-            let file = files.write("ringway.yaml", &setup.yaml());
-            Program::start(
-                launch,
-                binary,
-                &["run", "--config", &file.display().to_string(), "--log-format", "json"],
-            )
-        };
+        let file = files.write("ringway.yaml", &setup.yaml()).display().to_string();
+        let program = Program::start(launch, binary, &["run", "--config", &file, "--log-format", "json"]);
         let process = program.process;
         let setup = setup.clone();
         let mut ringway = Self {
             process,
-            standin,
             program,
             setup,
             door,
@@ -123,52 +110,42 @@ impl Ringway {
         self.get("/health/ready").is_ok_and(|(status, _)| status == 200)
     }
 
-    /// A scrape; empty for the stand-in.
+    /// A scrape.
     pub fn metrics(&self) -> Metrics {
-        if self.standin {
-            return Metrics::default();
-        }
         let (status, page) = self.get("/metrics").expect("the admin port answers");
         assert_eq!(status, 200, "/metrics: {page}");
         Metrics::parse(&page).expect("/metrics is in the Prometheus text format")
     }
 
-    /// The sum of a metric now; for the stand-in whatever was expected.
-    pub fn count(&self, name: &str, labels: &[(&str, &str)], for_standin: u64) -> u64 {
-        if self.standin {
-            for_standin
-        } else {
-            self.metrics().count(name, labels)
-        }
+    /// The sum of a metric now; 0 if there is no such series yet.
+    pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        self.metrics().count(name, labels)
     }
 
     /// Waits until a metric's sum is at least `wanted`; fails the test after 5 s.
     pub fn wait_for_count(&self, name: &str, labels: &[(&str, &str)], wanted: u64) {
         let found = wait_for(Duration::from_secs(5), || {
-            (self.count(name, labels, wanted) >= wanted).then_some(())
+            (self.count(name, labels) >= wanted).then_some(())
         });
         assert!(
             found.is_some(),
             "{name}{labels:?} is {}, not {wanted}",
-            self.count(name, labels, wanted)
+            self.count(name, labels)
         );
     }
 
     /// Sessions ended for this reason.
-    pub fn ended(&self, reason: &str, for_standin: u64) -> u64 {
-        self.count("ringway_sessions_ended_total", &[("reason", reason)], for_standin)
+    pub fn ended(&self, reason: &str) -> u64 {
+        self.count("ringway_sessions_ended_total", &[("reason", reason)])
     }
 
     /// Receive buffers lent out now, over all workers.
     pub fn buffers_out(&self) -> u64 {
-        self.count("ringway_runtime_buffers_out", &[], 0)
+        self.count("ringway_runtime_buffers_out", &[])
     }
 
     /// What must be true when every client and backend has let go: waits for it, fails the test if it does not come.
     pub fn settle(&self) {
-        if self.standin {
-            return;
-        }
         let settled = wait_for(Duration::from_secs(10), || self.left_over().is_none().then_some(()));
         if settled.is_none() {
             panic!(
@@ -223,13 +200,9 @@ impl Ringway {
     /// The same after so many panics that were asked for.
     pub fn finish_after_panics(mut self, panics: u64) {
         self.settle();
-        assert_eq!(
-            self.count("ringway_tasks_panicked_total", &[], panics),
-            panics,
-            "tasks that panicked"
-        );
-        let signal = if self.standin { Signal::SIGUSR1 } else { Signal::SIGTERM };
-        let status = self.program.stop(signal, Duration::from_secs(3));
+        let seen = self.metrics().sum("ringway_tasks_panicked_total", &[]);
+        assert_eq!(seen, Some(panics as f64), "tasks that panicked");
+        let status = self.program.stop(Signal::SIGTERM, Duration::from_secs(3));
         let status = status.unwrap_or_else(|| panic!("did not stop within 3 s of SIGTERM: {}", self.log()));
         assert_eq!(status.code(), Some(0), "exit status after SIGTERM: {}", self.log());
     }
@@ -237,14 +210,6 @@ impl Ringway {
     /// Its status if it has ended.
     pub fn wait(&mut self, limit: Duration) -> Option<std::process::ExitStatus> {
         self.program.wait(limit)
-    }
-}
-
-fn binary_or_standin() -> &'static Path {
-    if standin::wanted() {
-        Path::new("haproxy")
-    } else {
-        binary::ringway()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The configuration of one test, written as YAML for Ringway (or for the stand-in).
+//! The configuration of one test, written as YAML.
 
 use crate::address::{Address, free_v4};
 use std::net::SocketAddr;
@@ -8,25 +8,25 @@ use std::net::SocketAddr;
 pub struct Setup {
     /// Where the admin port is to listen.
     pub admin: SocketAddr,
-    pub(crate) top: Vec<(String, String)>,
-    pub(crate) listeners: Vec<ListenerPart>,
-    pub(crate) pools: Vec<PoolPart>,
+    top: Vec<(String, String)>,
+    listeners: Vec<ListenerPart>,
+    pools: Vec<PoolPart>,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct ListenerPart {
-    pub(crate) name: String,
-    pub(crate) bind: Address,
-    pub(crate) pool: String,
-    pub(crate) keys: Vec<(String, String)>,
+struct ListenerPart {
+    name: String,
+    bind: Address,
+    pool: String,
+    keys: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct PoolPart {
-    pub(crate) name: String,
-    pub(crate) balance: String,
-    pub(crate) backends: Vec<Address>,
-    pub(crate) keys: Vec<(String, String)>,
+struct PoolPart {
+    name: String,
+    balance: String,
+    backends: Vec<Address>,
+    keys: Vec<(String, String)>,
 }
 
 impl Setup {

@@ -48,11 +48,7 @@ fn exact(setup: &Setup, bind: &Address, backends: &[&Backend], namespace: Option
     assert_eq!(orderly(), count, "every backend's side was exact too");
     ringway.wait_for_count("ringway_sessions_ended_total", &[("reason", "finished")], count);
     let total = count * (bytes + 32);
-    let counted = ringway.count(
-        "ringway_listener_bytes_total",
-        &[("listener", "front")],
-        total + count * bytes,
-    );
+    let counted = ringway.count("ringway_listener_bytes_total", &[("listener", "front")]);
     assert_eq!(counted, total + count * bytes, "bytes of both directions");
     ringway.finish();
 }
@@ -261,7 +257,7 @@ fn a_backend_that_refuses_costs_no_client() {
         let label = dead.to_string();
         let refused = [("pool", "pool"), ("backend", label.as_str()), ("reason", "refused")];
         assert!(
-            ringway.count("ringway_backend_connect_errors_total", &refused, 1) > 0,
+            ringway.count("ringway_backend_connect_errors_total", &refused) > 0,
             "{balance}: refusals are counted"
         );
         ringway.finish();
@@ -456,10 +452,7 @@ fn least_connections_is_exact_over_two_workers() {
             assert_eq!(open.iter().sum::<u64>(), 100);
             let spread = open.iter().max().expect("ten") - open.iter().min().expect("ten");
             assert!(spread <= 1, "connections held per backend: {open:?}");
-            assert_eq!(
-                ringway.count("ringway_backend_connections", &[("pool", "pool")], 100),
-                100
-            );
+            assert_eq!(ringway.count("ringway_backend_connections", &[("pool", "pool")]), 100);
             drop(held);
         });
         ringway.finish();

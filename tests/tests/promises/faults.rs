@@ -52,9 +52,9 @@ fn p23_our_own_panic_costs_one_connection() {
         format!("{lost:?}"),
         lost.len() == 1 && lost != [End::StillOpen],
     );
-    let panics = ringway.count("ringway_tasks_panicked_total", &[], 1);
+    let panics = ringway.count("ringway_tasks_panicked_total", &[]);
     promise.figure("counted as 1 panic", format!("{panics}"), panics == 1);
-    let ended = ringway.ended("panicked", 1);
+    let ended = ringway.ended("panicked");
     promise.figure("ended 1 session as panicked", format!("{ended}"), ended == 1);
     let logged = wait_for(SOON, || {
         ringway.log().lines().any(|line| line.contains("panick")).then_some(())
