@@ -301,18 +301,23 @@ impl Direction {
                 if let Some(errno) = failed {
                     return Err(errno);
                 }
-                self.note_full(sink, worker);
+                self.note_full(sink, worker, context);
                 Ok(taken > 0)
             }
         }
     }
 
-    fn note_full(&mut self, sink: &Stream, worker: &WorkerState) {
+    fn note_full(&mut self, sink: &Stream, worker: &WorkerState, context: &mut Context<'_>) {
         if active(Fault::ShortSendNotResumed) {
             self.queue = Queue::new(worker.handle.no_leases());
             return;
         }
-        let room = sink.writable();
+        let mut room = sink.writable();
+        if !active(Fault::WritableNotAwaited) {
+            // Registers interest: nobody else may come by before there is room.
+            let early = Pin::new(&mut room).poll(context);
+            debug_assert!(early.is_pending(), "room was known before its turn was over");
+        }
         self.sending = Sending::Full(Blocked {
             room,
             since: worker.handle.now(),

@@ -1,0 +1,166 @@
+//! The data plane in simulation: its own code for accepting, choosing, connecting and relaying, on one to three workers,
+//! between scripted clients and backends, over a network that is as unkind as it is allowed to be.
+//!
+//! Everything follows from a seed. A failure prints the command that replays it. `RINGWAY_SIM_SEEDS` says how many
+//! seeds to run, `RINGWAY_SIM_SEED` which one `one_seed` runs, and `RINGWAY_SIM_TRACE=1` makes that one print its steps.
+
+mod actor;
+mod oracle;
+mod plan;
+mod world;
+
+#[cfg(feature = "mutants")]
+mod mutants;
+
+use plan::Plan;
+use ringway_core::reason::EndReason;
+use ringway_runtime::sim::Seen;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+use world::{Failure, World};
+
+/// Seeds of an ordinary run. Debug builds are some ten times slower.
+const SEEDS: u64 = if cfg!(debug_assertions) { 400 } else { 3_000 };
+/// Worlds run on this many threads at the same time.
+const THREADS: usize = 2;
+
+/// Seeds that once found something, and what.
+const REGRESSIONS: &[(u64, &str)] = &[(
+    0x36,
+    "a relay whose send fell short was not told when there was room, and lived on the timer of its checks",
+)];
+
+/// What a run of worlds saw.
+#[derive(Default)]
+struct Tally {
+    seen: Seen,
+    ended: [u64; EndReason::COUNT],
+    clients: u64,
+    bytes: u64,
+}
+
+/// Runs one world; its failure, if any.
+fn run_seed(seed: u64, tally: Option<&Mutex<Tally>>) -> Result<(), Failure> {
+    let mut world = World::new(Plan::new(seed));
+    world.trace = tally.is_none() && std::env::var_os("RINGWAY_SIM_TRACE").is_some();
+    let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let step = world.step;
+    if let (Ok(Ok(())), Some(tally)) = (&outcome, tally) {
+        note(&world, &mut tally.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+    // Apart from the run: a panic while another unwinds would end the process.
+    let end = catch_unwind(AssertUnwindSafe(|| world.end()));
+    let failure = |text| Failure { step, text };
+    outcome.unwrap_or_else(|panic| Err(failure(describe(&*panic))))?;
+    end.unwrap_or_else(|panic| Err(describe(&*panic))).map_err(failure)
+}
+
+fn note(world: &World, tally: &mut Tally) {
+    tally.seen.add(&world.network.seen());
+    for worker in &world.workers {
+        for reason in EndReason::ALL {
+            tally.ended[reason.index()] += worker.stats.listeners[0].ended[reason.index()].value();
+        }
+    }
+    tally.clients += world.clients.len() as u64;
+    tally.bytes += world
+        .clients
+        .iter()
+        .chain(&world.served)
+        .map(|actor| actor.received)
+        .sum::<u64>();
+}
+
+fn describe(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("panic: {}", text.unwrap_or("without words"))
+}
+
+fn report(seed: u64, failure: &Failure) -> String {
+    let Failure { step, text } = failure;
+    format!(
+        "seed {seed:#x} failed at step {step}: {text}\n\
+         replay: RINGWAY_SIM_SEED={seed:#x} cargo test -p ringway-proxy --test sim -- one_seed --nocapture"
+    )
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    let parsed = match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    Some(parsed.unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}
+
+/// Runs seeds from `first` on until `count` have passed or one failed.
+fn run_seeds(first: u64, count: u64, tally: &Mutex<Tally>) -> Option<(u64, Failure)> {
+    let next = AtomicU64::new(first);
+    let failed = Mutex::new(None);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return;
+                    }
+                    if let Err(failure) = run_seed(seed, Some(tally)) {
+                        next.store(first + count, Ordering::Relaxed);
+                        *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some((seed, failure));
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn many_seeds() {
+    let count = number("RINGWAY_SIM_SEEDS").unwrap_or(SEEDS);
+    let first = number("RINGWAY_SIM_FIRST").unwrap_or(1);
+    let tally = Mutex::default();
+    let start = Instant::now();
+    if let Some((seed, failure)) = run_seeds(first, count, &tally) {
+        panic!("{}", report(seed, &failure));
+    }
+    let elapsed = start.elapsed();
+    let Tally {
+        seen,
+        ended,
+        clients,
+        bytes,
+    } = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!(
+        "{count} seeds from {first} in {elapsed:.1?}: {:.0} a minute; {clients} clients, {bytes} bytes",
+        count as f64 * 60.0 / elapsed.as_secs_f64()
+    );
+    for reason in EndReason::ALL {
+        println!("  {}: {}", reason.label(), ended[reason.index()]);
+    }
+    println!("{seen:#?}");
+}
+
+#[test]
+fn one_seed() {
+    let seed = number("RINGWAY_SIM_SEED").unwrap_or(1);
+    println!("{:#?}", Plan::new(seed));
+    if let Err(failure) = run_seed(seed, None) {
+        panic!("{}", report(seed, &failure));
+    }
+}
+
+#[test]
+fn regressions() {
+    for (seed, found) in REGRESSIONS {
+        if let Err(failure) = run_seed(*seed, None) {
+            panic!("{found}: {}", report(*seed, &failure));
+        }
+    }
+}

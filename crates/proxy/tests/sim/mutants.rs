@@ -1,0 +1,56 @@
+//! Deliberate faults, one at a time: the simulation must notice every one of them.
+
+use crate::{Failure, run_seed};
+use ringway_runtime::faults::{Fault, set};
+use std::panic;
+use std::thread;
+
+/// A fault that has not been noticed by then would not be noticed.
+const SEEDS_MAX: u64 = 10_000;
+/// As many as have been asked for; there are more.
+const FAULTS_MIN: usize = 10;
+
+/// The first seed that notices the fault, and how.
+fn first_to_notice(fault: Fault) -> Option<(u64, Failure)> {
+    set(Some(fault));
+    let found = (1..=SEEDS_MAX).find_map(|seed| run_seed(seed, None).err().map(|failure| (seed, failure)));
+    set(None);
+    found
+}
+
+#[test]
+fn every_fault_is_noticed() {
+    assert!(Fault::ALL.len() >= FAULTS_MIN);
+    // Faults are switched on per thread. Their panics are expected and would drown what is printed here.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let found: Vec<_> = thread::scope(|scope| {
+        let (first, second) = Fault::ALL.split_at(Fault::ALL.len() / 2);
+        let halves = [first, second].map(|faults| {
+            scope.spawn(|| {
+                faults
+                    .iter()
+                    .map(|&fault| (fault, first_to_notice(fault)))
+                    .collect::<Vec<_>>()
+            })
+        });
+        halves
+            .into_iter()
+            .filter_map(|half| half.join().ok())
+            .flatten()
+            .collect()
+    });
+    panic::set_hook(hook);
+    assert_eq!(found.len(), Fault::ALL.len(), "a search ended early");
+    let mut missed = Vec::new();
+    for (fault, noticed) in found {
+        match noticed {
+            Some((seed, failure)) => {
+                let how = failure.text.lines().next().unwrap_or_default().to_owned();
+                println!("{fault:?}: {seed} seeds, step {}: {how}", failure.step);
+            }
+            None => missed.push(fault),
+        }
+    }
+    assert!(missed.is_empty(), "not noticed within {SEEDS_MAX} seeds: {missed:?}");
+}
