@@ -236,12 +236,11 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         let inner = &*self.handle.0;
-        inner.tasks.clear();
+        inner.tasks.end_all();
         inner.remote.unregister(inner.id);
-        inner.tasks.clear();
         waker::unregister(inner.id);
         let mut reactor = inner.reactor.borrow_mut();
-        reactor.cancel_all();
+        reactor.end();
         let deadline = reactor.driver.now() + RETIRE_MAX;
         while reactor.in_flight() > 0 && reactor.driver.now() < deadline {
             reactor.turn(Wait::For(Duration::from_millis(10)));

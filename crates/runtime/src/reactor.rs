@@ -114,6 +114,8 @@ pub(crate) struct Reactor {
     pub(crate) reaped: u64,
     /// Another thread called since this was last cleared.
     pub(crate) notified: bool,
+    /// The runtime has ended: operations are over before they start, with ECANCELED.
+    ended: bool,
 }
 
 impl Reactor {
@@ -131,6 +133,7 @@ impl Reactor {
             dry: 0,
             reaped: 0,
             notified: false,
+            ended: false,
         }
     }
 
@@ -160,41 +163,53 @@ impl Reactor {
         }
     }
 
-    fn begin(&mut self, kind: Kind, socket: Option<&SocketSlot>) -> (Token, Fd) {
+    /// Enters an operation into the table. The driver is to start it, unless the runtime has ended.
+    fn begin(&mut self, mut kind: Kind, socket: Option<&SocketSlot>) -> (Token, Fd) {
+        let in_flight = !self.ended;
+        if let (Kind::Receive { phase, .. }, false) = (&mut kind, in_flight) {
+            *phase = Phase::Ended;
+        }
         let (socket, fd) = match socket {
             Some(&SocketSlot(slot)) => {
                 let found = self.sockets.slot_with_generation(slot);
                 let (generation, entry) = found.expect("its owner keeps the socket in the table");
-                entry.in_flight += 1;
+                entry.in_flight += u32::from(in_flight);
                 (Token { slot, generation }, entry.fd)
             }
             None => (NO_SOCKET, Fd(-1)),
         };
-        let op = Op { kind, socket, in_flight: true, orphaned: false, result: 0, waker: None };
+        let result = if in_flight { 0 } else { -Errno::CANCELED.0 };
+        let op = Op { kind, socket, in_flight, orphaned: false, result, waker: None };
         (self.ops.insert(op), fd)
+    }
+
+    fn start(&mut self, operation: Operation<'_>, token: Token) {
+        if !self.ended {
+            self.driver.start(operation, token);
+        }
     }
 
     pub(crate) fn accept(&mut self, socket: &SocketSlot, once: bool) -> Token {
         let (token, fd) = self.begin(Kind::Accept { accepted: Box::default() }, Some(socket));
-        self.driver.start(Operation::Accept { fd, once }, token);
+        self.start(Operation::Accept { fd, once }, token);
         token
     }
 
     pub(crate) fn receive(&mut self, socket: &SocketSlot) -> Token {
         let (token, fd) = self.begin(Kind::Receive { received: Links::EMPTY, phase: Phase::Armed }, Some(socket));
-        self.driver.start(Operation::Receive { fd }, token);
+        self.start(Operation::Receive { fd }, token);
         token
     }
 
     pub(crate) fn connect(&mut self, socket: &SocketSlot, address: &crate::Address) -> Token {
         let (token, fd) = self.begin(Kind::Connect, Some(socket));
-        self.driver.start(Operation::Connect { fd, address }, token);
+        self.start(Operation::Connect { fd, address }, token);
         token
     }
 
     pub(crate) fn writable(&mut self, socket: &SocketSlot) -> Token {
         let (token, fd) = self.begin(Kind::Writable, Some(socket));
-        self.driver.start(Operation::Writable { fd }, token);
+        self.start(Operation::Writable { fd }, token);
         token
     }
 
@@ -209,7 +224,7 @@ impl Reactor {
         let report = report || links.pieces() > crate::driver::SEND_PIECES_MAX as u16;
         let (token, fd) = self.begin(Kind::Send { links }, Some(socket));
         let op = self.ops.get_mut(token).expect("it was just inserted");
-        if let Kind::Send { links } = &op.kind {
+        if let (Kind::Send { links }, true) = (&op.kind, op.in_flight) {
             self.driver.start(Operation::Send { fd, links, report }, token);
         }
         self.note_send(token, report);
@@ -220,7 +235,7 @@ impl Reactor {
     pub(crate) fn send_bytes(&mut self, socket: &SocketSlot, bytes: Box<[u8]>, sent: u32, report: bool) -> Token {
         let (token, fd) = self.begin(Kind::SendBytes { bytes, sent }, Some(socket));
         let op = self.ops.get_mut(token).expect("it was just inserted");
-        if let Kind::SendBytes { bytes, sent } = &op.kind {
+        if let (Kind::SendBytes { bytes, sent }, true) = (&op.kind, op.in_flight) {
             self.driver.start(Operation::SendBytes { fd, bytes: &bytes[*sent as usize..], report }, token);
         }
         self.note_send(token, report);
@@ -407,7 +422,7 @@ impl Reactor {
 
     /// What a receive has gathered since the last time. Bytes come before the end or the error behind them.
     pub(crate) fn poll_receive(&mut self, token: Token, waker: &Waker) -> Received {
-        let op = self.ops.get_mut(token).expect("its owner keeps the receive in the table");
+        let Some(op) = self.ops.get_mut(token) else { return Received::Failed(Errno::CANCELED) };
         let Kind::Receive { received, phase } = &mut op.kind else { unreachable!("a token of another kind") };
         if !received.is_empty() {
             return Received::Bytes(std::mem::replace(received, Links::EMPTY));
@@ -424,7 +439,7 @@ impl Reactor {
 
     /// Stops receiving; what is under way still arrives.
     pub(crate) fn pause_receive(&mut self, token: Token) {
-        let op = self.ops.get_mut(token).expect("its owner keeps the receive in the table");
+        let Some(op) = self.ops.get_mut(token) else { return };
         let Kind::Receive { phase, .. } = &mut op.kind else { unreachable!("a token of another kind") };
         match *phase {
             Phase::Armed => {
@@ -440,7 +455,7 @@ impl Reactor {
 
     /// Receives again after a pause.
     pub(crate) fn resume_receive(&mut self, token: Token) {
-        let op = self.ops.get_mut(token).expect("its owner keeps the receive in the table");
+        let Some(op) = self.ops.get_mut(token) else { return };
         let Kind::Receive { phase, .. } = &mut op.kind else { unreachable!("a token of another kind") };
         match *phase {
             Phase::Pausing { .. } => *phase = Phase::Pausing { resume: true },
@@ -468,7 +483,7 @@ impl Reactor {
 
     /// The result of a connect or a wait for room; once it is there the token is spent.
     pub(crate) fn poll_once(&mut self, token: Token, waker: &Waker) -> Option<Result<u32, Errno>> {
-        let op = self.ops.get_mut(token).expect("its owner keeps the operation in the table");
+        let Some(op) = self.ops.get_mut(token) else { return Some(Err(Errno::CANCELED)) };
         if op.in_flight {
             keep(&mut op.waker, waker);
             return None;
@@ -480,7 +495,7 @@ impl Reactor {
 
     /// The next accepted descriptor, or the error that ended accepting.
     pub(crate) fn poll_accept(&mut self, token: Token, waker: &Waker) -> Option<Result<Fd, Errno>> {
-        let op = self.ops.get_mut(token).expect("its owner keeps the accept in the table");
+        let Some(op) = self.ops.get_mut(token) else { return Some(Err(Errno::CANCELED)) };
         let Kind::Accept { accepted } = &mut op.kind else { unreachable!("a token of another kind") };
         if let Some(fd) = accepted.pop_front() {
             return Some(Ok(fd));
@@ -539,12 +554,14 @@ impl Reactor {
         }
     }
 
-    /// Cancels everything that is in flight. For the end of a runtime, after its tasks were dropped.
-    pub(crate) fn cancel_all(&mut self) {
+    /// Cancels everything that is in flight and lets nothing start any more. For the end of a runtime, after its tasks
+    /// were dropped; what outlives it finds its operations gone.
+    pub(crate) fn end(&mut self) {
         let tokens: Vec<Token> = self.ops.iter_mut().map(|(token, _)| token).collect();
         for token in tokens {
             self.abandon(token);
         }
+        self.ended = true;
     }
 
     /// Operations that the driver has not finished with.

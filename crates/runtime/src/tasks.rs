@@ -22,14 +22,20 @@ pub(crate) struct Tasks {
     table: RefCell<Slab<Option<Task>>>,
     pub(crate) ready: Rc<ReadyQueue>,
     panicked: Cell<u64>,
+    /// The runtime has ended: nothing would poll a task.
+    ended: Cell<bool>,
 }
 
 impl Tasks {
     pub(crate) fn new(runtime: u16, ready: Rc<ReadyQueue>) -> Self {
-        Self { runtime, table: RefCell::new(Slab::new()), ready, panicked: Cell::new(0) }
+        Self { runtime, table: RefCell::new(Slab::new()), ready, panicked: Cell::new(0), ended: Cell::new(false) }
     }
 
+    /// Once the runtime has ended a task is dropped at once.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) -> TaskId {
+        if self.ended.get() {
+            return TaskId(Token { slot: u32::MAX, generation: 0 });
+        }
         let token = self.table.borrow_mut().insert(Some(Box::pin(future)));
         self.ready.open(token.slot, token.generation);
         self.ready.push(token.slot, token.generation as u16);
@@ -112,18 +118,14 @@ impl Tasks {
         }
     }
 
-    /// Drops every task. Their destructors may still use the runtime.
-    pub(crate) fn clear(&self) {
-        loop {
-            let tokens: Vec<u32> = self.table.borrow_mut().iter_mut().map(|(token, _)| token.slot).collect();
-            if tokens.is_empty() {
-                return;
-            }
-            for slot in tokens {
-                let task = self.table.borrow_mut().remove_slot(slot);
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(task))) {
-                    self.note_panic(panic);
-                }
+    /// Drops every task. Their destructors may still use the runtime, but start no new ones.
+    pub(crate) fn end_all(&self) {
+        self.ended.set(true);
+        let tokens: Vec<u32> = self.table.borrow_mut().iter_mut().map(|(token, _)| token.slot).collect();
+        for slot in tokens {
+            let task = self.table.borrow_mut().remove_slot(slot);
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(task))) {
+                self.note_panic(panic);
             }
         }
     }

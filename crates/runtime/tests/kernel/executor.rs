@@ -1,14 +1,14 @@
 //! Tasks, timers, wakers and calls from other threads.
 
 use crate::harness::*;
-use ringway_runtime::{Handle, Sleep};
+use ringway_runtime::{Address, Errno, Handle, SendOutcome, Sleep, SocketOptions};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -294,4 +294,44 @@ fn a_sleep_may_change_tasks() {
 
 async fn poll_once(sleep: &mut Sleep) -> Poll<()> {
     poll_fn(|context| Poll::Ready(Pin::new(&mut *sleep).poll(context))).await
+}
+
+/// What outlives its runtime says ECANCELED, starts nothing, and can be dropped.
+#[test]
+fn nothing_starts_after_the_end() {
+    /// ECANCELED of errno(3).
+    const CANCELED: Errno = Errno(125);
+    limited(|| {
+        let runtime = new_runtime(SMALL);
+        let handle = runtime.handle().clone();
+        let inner = handle.clone();
+        let (stream, mut peer, listener) = block_on(&runtime, async move {
+            let (stream, peer) = pair(&inner).await;
+            (stream, peer, listen(&inner).0)
+        });
+        let (mut receive, mut accepting, mut writable) = (stream.receive(), listener.accept(), stream.writable());
+        let address = listen(&handle).1;
+        drop(runtime);
+        let mut context = Context::from_waker(Waker::noop());
+        for receive in [&mut receive, &mut stream.receive()] {
+            receive.pause();
+            receive.resume();
+            assert_eq!(receive.poll_next(&mut context).map_ok(drop), Poll::Ready(Err(CANCELED)));
+        }
+        assert_eq!(accepting.poll_next(&mut context).map_ok(drop), Poll::Ready(Err(CANCELED)));
+        assert_eq!(listener.accept().poll_next(&mut context).map_ok(drop), Poll::Ready(Err(CANCELED)));
+        assert_eq!(Pin::new(&mut writable).poll(&mut context), Poll::Ready(Err(CANCELED)));
+        let send = stream.send_bytes(Box::new([1; 8]), 0, false).poll_outcome(&mut context);
+        assert!(matches!(send, Poll::Ready(SendOutcome::Failed(_, CANCELED))));
+        let mut connect = handle.connect(&Address::Inet(address), None, &SocketOptions::default()).expect("socket");
+        assert_eq!(Pin::new(&mut connect).poll(&mut context).map_ok(drop), Poll::Ready(Err(CANCELED)));
+        let dropped = Rc::new(());
+        let weak = Rc::downgrade(&dropped);
+        let task = handle.spawn(async move { drop(dropped) });
+        assert!(weak.upgrade().is_none() && !handle.is_alive(task), "a task of a runtime that has ended");
+        drop((receive, accepting, writable, connect, stream));
+        assert_eq!(read_to_end(&mut peer), b"", "the descriptor is closed");
+        drop(listener);
+        assert_eq!((handle.stats().operations, handle.stats().sockets), (0, 0));
+    });
 }
