@@ -160,7 +160,7 @@ impl Uring {
             return opcode::RecvMulti::new(RingFd(fd.0), BUFFER_GROUP).build();
         }
         let mut entry = opcode::RecvMultiBundle::new(RingFd(fd.0), BUFFER_GROUP).build();
-        sys::set_entry_len(&mut entry, std::env::var("RW_RECV").ok().and_then(|v| v.parse().ok()).unwrap_or(RECEIVE_BYTES_MAX).max(self.pool.buffer_size()));
+        sys::set_entry_len(&mut entry, RECEIVE_BYTES_MAX.max(self.pool.buffer_size()));
         entry
     }
 
