@@ -117,7 +117,7 @@ mod tests {
         queue.open(3, 0x1_0007);
         let waker = waker(60_001, 3, 0x1_0007);
         waker.wake_by_ref();
-        waker.clone().wake();
+        waker.clone().wake_by_ref();
         assert_eq!((queue.pop(), queue.pop()), (Some(3), None));
         waker.wake();
         assert_eq!(queue.pop(), Some(3));

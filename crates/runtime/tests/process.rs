@@ -7,7 +7,7 @@
 mod harness;
 
 use harness::*;
-use ringway_runtime::{Address, Errno, Handle, Listener, SocketOptions, Stream, socket};
+use ringway_runtime::{Address, Capabilities, Errno, Handle, Listener, Runtime, SocketOptions, Stream, socket};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -53,7 +53,7 @@ fn without_leaks(body: impl FnOnce() + Send + 'static) {
     assert_eq!(after.len(), before.len(), "before {before:#?}, after {after:#?}");
 }
 
-/// This binary again, for one of its tests, under `sh -c "<prelude> exec ..."`.
+/// This binary again, for one of its tests, behind commands of a shell.
 fn child(prelude: &str, test: &str) -> Command {
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!("{prelude} exec \"$0\" \"$@\""));
@@ -85,12 +85,22 @@ async fn mess(handle: Handle, keep: impl FnOnce(Vec<Box<dyn std::any::Any>>)) {
     }
     let (listening, black_hole) = full_backlog();
     let options = SocketOptions::default();
-    kept.push(Box::new(handle.connect(&Address::Inet(black_hole), None, &options).expect("socket")));
+    kept.push(Box::new(
+        handle
+            .connect(&Address::Inet(black_hole), None, &options)
+            .expect("socket"),
+    ));
     let sleeping = handle.clone();
     handle.spawn(async move { sleeping.sleep(Duration::from_secs(3_600)).await });
     two_turns().await;
-    assert!(handle.stats().operations > 64, "too little is in flight: {:?}", handle.stats());
-    kept.push(Box::new((held, stream, receive, listener, accepting, queued, listening)));
+    assert!(
+        handle.stats().operations > 64,
+        "too little is in flight: {:?}",
+        handle.stats()
+    );
+    kept.push(Box::new((
+        held, stream, receive, listener, accepting, queued, listening,
+    )));
     keep(kept);
 }
 
@@ -102,16 +112,23 @@ fn dropping_a_runtime_takes_everything_with_it() {
         let handle = runtime.handle().clone();
         // Owned by a task that never ends.
         let inner = handle.clone();
-        block_on(&runtime, mess(handle.clone(), move |kept| {
-            inner.spawn(async move {
-                let _kept = kept;
-                std::future::pending::<()>().await;
-            });
-        }));
+        block_on(
+            &runtime,
+            mess(handle.clone(), move |kept| {
+                inner.spawn(async move {
+                    let _kept = kept;
+                    std::future::pending::<()>().await;
+                });
+            }),
+        );
         drop(handle);
         let start = Instant::now();
         drop(runtime);
-        assert!(start.elapsed() < Duration::from_millis(500), "{:?} to end", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_millis(500),
+            "{:?} to end",
+            start.elapsed()
+        );
     });
 }
 
@@ -126,7 +143,11 @@ fn what_outlives_a_runtime_goes_quietly() {
         block_on(&runtime, mess(handle.clone(), move |all| *keep.borrow_mut() = all));
         let start = Instant::now();
         drop(runtime);
-        assert!(start.elapsed() < Duration::from_millis(500), "{:?} to end", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_millis(500),
+            "{:?} to end",
+            start.elapsed()
+        );
         assert_eq!(handle.stats().operations, 0);
         drop(handle);
         kept.borrow_mut().clear();
@@ -158,14 +179,20 @@ fn dropping_operations_at_random_moments_leaks_nothing() {
 async fn drop_at_random(handle: &Handle, backend: &Address, random: &mut Random) {
     let (listener, address) = listen(handle);
     let mut accepting = listener.accept();
-    let mut peers: Vec<_> = (0..1 + random.below(3)).map(|_| TcpStream::connect(address).expect("connect")).collect();
+    let mut peers: Vec<_> = (0..1 + random.below(3))
+        .map(|_| TcpStream::connect(address).expect("connect"))
+        .collect();
     let stream = accept(&mut accepting).await.expect("accept");
     peers[0].write_all(&vec![1; random.below(40_000)]).expect("write");
     let mut things: Vec<Box<dyn std::any::Any>> = vec![
         Box::new(stream.receive()),
         Box::new(stream.writable()),
         Box::new(stream.send_bytes(vec![2; 50_000].into(), 0, random.below(2) == 0)),
-        Box::new(handle.connect(backend, None, &SocketOptions::default()).expect("socket")),
+        Box::new(
+            handle
+                .connect(backend, None, &SocketOptions::default())
+                .expect("socket"),
+        ),
         Box::new(accepting),
         Box::new(listener),
         Box::new(stream),
@@ -213,7 +240,9 @@ fn running_out_of_descriptors_loses_no_client() {
     if is_child() {
         return exhaust_descriptors();
     }
-    let status = child("ulimit -n 64;", "running_out_of_descriptors_loses_no_client").status().expect("sh");
+    let status = child("ulimit -n 64;", "running_out_of_descriptors_loses_no_client")
+        .status()
+        .expect("sh");
     assert!(status.success(), "{status}");
 }
 
@@ -248,6 +277,66 @@ fn exhaust_descriptors() {
     });
 }
 
+/// What keeps io_uring from being used is named with its cure: here the limit of descriptors.
+#[test]
+fn too_few_descriptors_are_named_with_the_cure() {
+    let _alone = alone();
+    if is_child() {
+        let mut taken = Vec::new();
+        while let Ok(file) = fs::File::open("/dev/null") {
+            taken.push(file);
+        }
+        let error = Capabilities::probe().expect_err("no descriptor is free").to_string();
+        assert!(
+            error.starts_with("io_uring cannot be used: io_uring_setup failed: Too many open files"),
+            "{error}"
+        );
+        assert!(error.contains("LimitNOFILE"), "{error}");
+        return;
+    }
+    let status = child("ulimit -n 32;", "too_few_descriptors_are_named_with_the_cure")
+        .status()
+        .expect("sh");
+    assert!(status.success(), "{status}");
+}
+
+/// The same for the limit of locked memory, which the ring counts against unless CAP_IPC_LOCK lifts it.
+#[test]
+fn too_little_locked_memory_is_named_with_the_cure() {
+    const NAME: &str = "too_little_locked_memory_is_named_with_the_cure";
+    let _alone = alone();
+    if is_child() {
+        let capabilities = Capabilities::probe().expect("a small ring fits");
+        let error = Runtime::new(&capabilities, USUAL)
+            .expect_err("64 KiB hold no ring of this size")
+            .to_string();
+        assert!(
+            error.contains("Cannot allocate memory") && error.contains("LimitMEMLOCK"),
+            "{error}"
+        );
+        return;
+    }
+    let without_capability =
+        "ulimit -l 64; exec setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock -- \"$0\" \"$@\";";
+    let prelude = match (may_lock_memory(), Command::new("setpriv").arg("--version").output()) {
+        (false, _) => "ulimit -l 64;",
+        (true, Ok(_)) => without_capability,
+        (true, Err(_)) => return println!("not tested: no setpriv to give up CAP_IPC_LOCK with"),
+    };
+    let status = child(prelude, NAME).status().expect("sh");
+    assert!(status.success(), "{status}");
+}
+
+/// CAP_IPC_LOCK, bit 14 of capabilities(7).
+fn may_lock_memory() -> bool {
+    let status = fs::read_to_string("/proc/self/status").expect("procfs");
+    let bits = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .expect("the field");
+    u64::from_str_radix(bits.trim(), 16).expect("hexadecimal") & 1 << 14 != 0
+}
+
 /// Trap 21: an address that a killed process listened on stays bound for some milliseconds.
 #[test]
 fn the_address_of_a_killed_process_is_free_soon() {
@@ -259,7 +348,10 @@ fn the_address_of_a_killed_process_is_free_soon() {
         let mut command = child("", "the_address_of_a_killed_process_is_free_soon");
         let mut process = command.stdout(Stdio::piped()).spawn().expect("sh");
         let output = BufReader::new(process.stdout.take().expect("piped"));
-        let said = output.lines().map_while(Result::ok).find_map(|line| Some(line.split_once("bound ")?.1.to_owned()));
+        let said = output
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.split_once("bound ")?.1.to_owned()));
         let address = Address::Inet(said.expect("it says its address").parse().expect("an address"));
         process.kill().expect("SIGKILL");
         process.wait().expect("its end");
@@ -291,11 +383,17 @@ fn sockets_block_and_are_closed_on_exec() {
         block_on(&runtime, async move {
             let (listener, address) = listen(&handle);
             let address = Address::Inet(address);
-            let connecting = handle.connect(&address, None, &SocketOptions::default()).expect("socket");
+            let connecting = handle
+                .connect(&address, None, &SocketOptions::default())
+                .expect("socket");
             let mut accepting = listener.accept();
             let accepted = accept(&mut accepting).await.expect("accept");
             let connected = connecting.await.expect("connect");
-            let again = handle.connect(&address, None, &SocketOptions::default()).expect("socket").await.expect("connect");
+            let again = handle
+                .connect(&address, None, &SocketOptions::default())
+                .expect("socket")
+                .await
+                .expect("connect");
             drop(accepting);
             let queued = queued_of(&listener);
             let flags = socket_flags();
@@ -320,7 +418,9 @@ fn socket_flags() -> Vec<u32> {
         fs::read_link(entry.path()).is_ok_and(|link| link.display().to_string().starts_with("socket:"))
     });
     let infos = sockets.map(|entry| Path::new("/proc/self/fdinfo").join(entry.file_name()));
-    infos.filter_map(|info| flags_of(&fs::read_to_string(info).ok()?)).collect()
+    infos
+        .filter_map(|info| flags_of(&fs::read_to_string(info).ok()?))
+        .collect()
 }
 
 fn flags_of(info: &str) -> Option<u32> {
@@ -431,6 +531,10 @@ fn idle_receives_cost_little_memory() {
 /// Resident bytes of this process.
 fn resident() -> usize {
     let statm = fs::read_to_string("/proc/self/statm").expect("procfs");
-    let pages: usize = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("the second field");
+    let pages: usize = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .expect("the second field");
     pages * 4096
 }

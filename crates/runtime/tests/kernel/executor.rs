@@ -48,7 +48,11 @@ fn a_panic_ends_its_task_only() {
         });
         assert!(handle.remote().run(|_| panic!("in a call")));
         until(|| handle.stats().tasks_panicked == 4).await;
-        assert_eq!(in_thread(move || read_to_end(doomed_peer)).await, b"", "what the task owned is closed");
+        assert_eq!(
+            in_thread(move || read_to_end(doomed_peer)).await,
+            b"",
+            "what the task owned is closed"
+        );
         assert!(handle.is_alive(echoing));
         in_thread(move || {
             std::io::Write::write_all(&mut peer, b"still there").expect("write");
@@ -92,7 +96,11 @@ fn late_wakes_are_harmless() {
         let counted = polls.clone();
         let second = handle.spawn(poll_fn(move |_| {
             counted.set(counted.get() + 1);
-            if counted.get() == 2 { Poll::Ready(()) } else { Poll::Pending }
+            if counted.get() == 2 {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         }));
         two_turns().await;
         kept.borrow().as_ref().expect("the first task ran").wake_by_ref();
@@ -221,7 +229,10 @@ fn timers_fire_in_order_never_early_and_on_time() {
         let fired = fired.borrow();
         assert!(fired.is_sorted_by_key(|(after, _)| *after), "{fired:?}");
         // The deadline counts from the turn's time, which is at most as old as the turn.
-        let mut late: Vec<_> = fired.iter().map(|(after, at)| at.checked_sub(ms(*after - 1)).expect("early")).collect();
+        let mut late: Vec<_> = fired
+            .iter()
+            .map(|(after, at)| at.checked_sub(ms(*after - 1)).expect("early"))
+            .collect();
         late.sort();
         println!("late by {late:?}, of which 1 ms is the tick");
         assert!(late[late.len() / 2] < ms(3), "half of the timers are late: {late:?}");
@@ -318,17 +329,31 @@ fn nothing_starts_after_the_end() {
             receive.resume();
             assert_eq!(receive.poll_next(&mut context).map_ok(drop), Poll::Ready(Err(CANCELED)));
         }
-        assert_eq!(accepting.poll_next(&mut context).map_ok(drop), Poll::Ready(Err(CANCELED)));
-        assert_eq!(listener.accept().poll_next(&mut context).map_ok(drop), Poll::Ready(Err(CANCELED)));
+        assert_eq!(
+            accepting.poll_next(&mut context).map_ok(drop),
+            Poll::Ready(Err(CANCELED))
+        );
+        assert_eq!(
+            listener.accept().poll_next(&mut context).map_ok(drop),
+            Poll::Ready(Err(CANCELED))
+        );
         assert_eq!(Pin::new(&mut writable).poll(&mut context), Poll::Ready(Err(CANCELED)));
         let send = stream.send_bytes(Box::new([1; 8]), 0, false).poll_outcome(&mut context);
         assert!(matches!(send, Poll::Ready(SendOutcome::Failed(_, CANCELED))));
-        let mut connect = handle.connect(&Address::Inet(address), None, &SocketOptions::default()).expect("socket");
-        assert_eq!(Pin::new(&mut connect).poll(&mut context).map_ok(drop), Poll::Ready(Err(CANCELED)));
+        let mut connect = handle
+            .connect(&Address::Inet(address), None, &SocketOptions::default())
+            .expect("socket");
+        assert_eq!(
+            Pin::new(&mut connect).poll(&mut context).map_ok(drop),
+            Poll::Ready(Err(CANCELED))
+        );
         let dropped = Rc::new(());
         let weak = Rc::downgrade(&dropped);
         let task = handle.spawn(async move { drop(dropped) });
-        assert!(weak.upgrade().is_none() && !handle.is_alive(task), "a task of a runtime that has ended");
+        assert!(
+            weak.upgrade().is_none() && !handle.is_alive(task),
+            "a task of a runtime that has ended"
+        );
         drop((receive, accepting, writable, connect, stream));
         assert_eq!(read_to_end(&mut peer), b"", "the descriptor is closed");
         drop(listener);

@@ -24,7 +24,10 @@ pub(crate) const SMALL: BufferOptions = BufferOptions { count: 16, size: 1024 };
 /// 64 KiB in all: dry under load.
 pub(crate) const TIGHT: BufferOptions = BufferOptions { count: 16, size: 4096 };
 /// What the product uses.
-pub(crate) const USUAL: BufferOptions = BufferOptions { count: 1024, size: 16 * 1024 };
+pub(crate) const USUAL: BufferOptions = BufferOptions {
+    count: 1024,
+    size: 16 * 1024,
+};
 
 /// Runs `body` on a thread of its own and fails if it hangs.
 pub(crate) fn limited<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
@@ -81,7 +84,14 @@ pub(crate) fn assert_quiet(runtime: &Runtime) {
     loop {
         runtime.turn(false);
         let stats = runtime.handle().stats();
-        if (stats.tasks, stats.sockets, stats.operations, stats.buffers_out, stats.readers_starved) == (0, 0, 1, 0, 0) {
+        if (
+            stats.tasks,
+            stats.sockets,
+            stats.operations,
+            stats.buffers_out,
+            stats.readers_starved,
+        ) == (0, 0, 1, 0, 0)
+        {
             return;
         }
         assert!(Instant::now() < deadline, "left behind: {stats:?}");
@@ -154,10 +164,6 @@ impl Counter {
         }
     }
 
-    pub(crate) fn value(&self) -> usize {
-        self.0.borrow().0
-    }
-
     pub(crate) async fn reaches(&self, wanted: usize) {
         poll_fn(|context| {
             let mut state = self.0.borrow_mut();
@@ -182,8 +188,13 @@ pub(crate) fn inet(address: &Address) -> SocketAddr {
     }
 }
 
-pub(crate) const LISTEN: ListenOptions =
-    ListenOptions { backlog: 4096, connection: SocketOptions { no_delay: true, keepalive: None } };
+pub(crate) const LISTEN: ListenOptions = ListenOptions {
+    backlog: 4096,
+    connection: SocketOptions {
+        no_delay: true,
+        keepalive: None,
+    },
+};
 
 /// A listener of the runtime on a port of the kernel's choice.
 pub(crate) fn listen(handle: &Handle) -> (Listener, SocketAddr) {
@@ -211,7 +222,11 @@ pub(crate) async fn pair(handle: &Handle) -> (Stream, TcpStream) {
 pub(crate) async fn connected(handle: &Handle) -> (Stream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = Address::Inet(listener.local_addr().expect("bound"));
-    let stream = handle.connect(&address, None, &SocketOptions::default()).expect("socket").await.expect("connect");
+    let stream = handle
+        .connect(&address, None, &SocketOptions::default())
+        .expect("socket")
+        .await
+        .expect("connect");
     let (peer, _) = listener.accept().expect("accept");
     peer.set_read_timeout(Some(PEER_LIMIT)).expect("setsockopt");
     (stream, peer)
@@ -232,6 +247,12 @@ pub(crate) async fn send_all(stream: &Stream, leases: Leases) -> Result<(), Errn
             Unsent::Bytes { bytes, sent } => stream.send_bytes(bytes, sent, true).await,
         };
     }
+}
+
+/// A few bytes for which there is room.
+pub(crate) async fn send_all_of(stream: &Stream, bytes: &[u8]) {
+    let outcome = stream.send_bytes(bytes.into(), 0, true).await;
+    assert!(matches!(outcome, SendOutcome::All), "{outcome:?}");
 }
 
 /// The same with sends that report nothing on success: what they did is known one turn later.
@@ -301,7 +322,8 @@ pub(crate) async fn all_buffers(handle: &Handle) -> (Leases, Stream, Receive) {
     let (available, count) = handle.buffers();
     assert_eq!(available, count, "somebody holds buffers already");
     let (stream, mut peer) = pair(handle).await;
-    peer.write_all(&vec![b'x'; usize::from(count) * handle.buffer_size() as usize]).expect("write");
+    peer.write_all(&vec![b'x'; usize::from(count) * handle.buffer_size() as usize])
+        .expect("write");
     let mut receive = stream.receive();
     let mut held = handle.no_leases();
     while held.buffers() < count {
@@ -315,14 +337,18 @@ pub(crate) async fn all_buffers(handle: &Handle) -> (Leases, Stream, Receive) {
 pub(crate) fn full_backlog() -> (Vec<socket2::Socket>, SocketAddr) {
     use socket2::{Domain, Protocol, Socket, Type};
     let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("socket");
-    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bind");
+    listener
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .expect("bind");
     listener.listen(0).expect("listen");
     let address = listener.local_addr().expect("bound").as_socket().expect("inet");
     let mut sockets = vec![listener];
     // The kernel completes backlog + 1 handshakes; the next client's last word is dropped, and later ones' first.
     for _ in 0..4 {
         let client = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("socket");
-        let done = client.connect_timeout(&address.into(), Duration::from_millis(100)).is_ok();
+        let done = client
+            .connect_timeout(&address.into(), Duration::from_millis(100))
+            .is_ok();
         sockets.push(client);
         if !done {
             return (sockets, address);
@@ -366,7 +392,11 @@ impl Random {
 pub(crate) fn assert_same(got: &[u8], wanted: &[u8], what: &str) {
     if got != wanted {
         let at = got.iter().zip(wanted).position(|(got, wanted)| got != wanted);
-        panic!("{what}: {} bytes of {}, first difference at {at:?}", got.len(), wanted.len());
+        panic!(
+            "{what}: {} bytes of {}, first difference at {at:?}",
+            got.len(),
+            wanted.len()
+        );
     }
 }
 
@@ -403,7 +433,11 @@ pub(crate) fn ping_pong(address: SocketAddr, seed: u64, rounds: usize, size: usi
     for round in 0..rounds {
         let sent = random.bytes(size);
         stream.write_all(&sent).expect("write");
-        assert_same(&read_len(&stream, size), &sent, &format!("seed {seed:#x}, round {round}"));
+        assert_same(
+            &read_len(&stream, size),
+            &sent,
+            &format!("seed {seed:#x}, round {round}"),
+        );
     }
 }
 
@@ -428,5 +462,7 @@ pub(crate) fn write_and_return(mut peer: TcpStream, bytes: &[u8]) -> TcpStream {
 
 /// Makes the next close of a plain socket send a reset.
 pub(crate) fn reset(stream: TcpStream) {
-    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("setsockopt");
+    socket2::SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .expect("setsockopt");
 }

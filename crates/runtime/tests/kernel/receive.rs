@@ -68,7 +68,11 @@ fn a_reset_comes_after_the_bytes() {
         let mut receive = stream.receive();
         assert_eq!(receive_len(&mut receive, 10).await, b"last words");
         assert_eq!(receive.next().await.map(|leases| leases.is_some()), Err(RESET));
-        assert_eq!(receive.next().await.map(|leases| leases.is_some()), Err(RESET), "the error stays");
+        assert_eq!(
+            receive.next().await.map(|leases| leases.is_some()),
+            Err(RESET),
+            "the error stays"
+        );
     });
 }
 
@@ -95,7 +99,11 @@ fn a_receive_ended_by_an_empty_ring_goes_on() {
         }
         held.slices().for_each(|slice| got.extend_from_slice(slice));
         assert_same(&got, &wanted, "through 16 buffers of 1 KiB");
-        assert_eq!(handle.stats().buffers_dry, 6, "100 KiB are six times the ring and a rest");
+        assert_eq!(
+            handle.stats().buffers_dry,
+            6,
+            "100 KiB are six times the ring and a rest"
+        );
     });
 }
 
@@ -113,7 +121,9 @@ fn everybody_gets_their_bytes_from_a_dry_ring() {
             peers.push(peer);
         }
         let before = handle.stats();
-        let writers = peers.into_iter().map(|mut peer| in_thread(move || peer.write_all(&[7; BYTES]).expect("write")));
+        let writers = peers
+            .into_iter()
+            .map(|mut peer| in_thread(move || peer.write_all(&[7; BYTES]).expect("write")));
         for writer in writers.collect::<Vec<_>>() {
             writer.await;
         }
@@ -121,7 +131,10 @@ fn everybody_gets_their_bytes_from_a_dry_ring() {
         let after = handle.stats();
         let turns = after.turns - before.turns;
         println!("{turns} turns, dry {} times", after.buffers_dry - before.buffers_dry);
-        assert!(after.buffers_dry > before.buffers_dry, "the ring never ran dry: this tests nothing");
+        assert!(
+            after.buffers_dry > before.buffers_dry,
+            "the ring never ran dry: this tests nothing"
+        );
         // Every turn that makes progress moves at least one buffer: 64 × 20 of them, and a turn for each writer's end.
         assert!(turns < 64 * 20 + 200, "{turns} turns: it spins");
     });
@@ -297,7 +310,9 @@ fn bundles_that_are_looked_at_late_are_exact() {
                     for _ in 0..random.below(4) {
                         one_turn().await;
                     }
-                    queue.drain(..).for_each(|leases| leases.slices().for_each(|slice| got.extend_from_slice(slice)));
+                    queue
+                        .drain(..)
+                        .for_each(|leases| leases.slices().for_each(|slice| got.extend_from_slice(slice)));
                 }
                 assert_same(&got, &Random::new(n).bytes(120_000), &format!("connection {n}"));
                 done.add();

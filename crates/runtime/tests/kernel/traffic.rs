@@ -69,12 +69,15 @@ fn relay_is_exact(buffers: BufferOptions, connections: usize, len: usize) {
         let (backend, backend_done) = serve_echo(&handle, connections, false);
         let (listener, address) = listen(&handle);
         let done = Counter::default();
-        let clients: Vec<_> =
-            (0..connections).map(|n| in_thread(move || exchange(address, 0x2000 + n as u64, len, 7_000))).collect();
+        let clients: Vec<_> = (0..connections)
+            .map(|n| in_thread(move || exchange(address, 0x2000 + n as u64, len, 7_000)))
+            .collect();
         let mut accepting = listener.accept();
         for _ in 0..connections {
             let client = Rc::new(accept(&mut accepting).await.expect("accept"));
-            let connecting = handle.connect(&Address::Inet(backend), None, &SocketOptions::default()).expect("socket");
+            let connecting = handle
+                .connect(&Address::Inet(backend), None, &SocketOptions::default())
+                .expect("socket");
             let backend = Rc::new(connecting.await.expect("connect"));
             for (from, to) in [(client.clone(), backend.clone()), (backend, client)] {
                 let done = done.clone();
@@ -112,7 +115,9 @@ fn relay_is_exact_with_the_usual_buffers() {
 fn one_system_call_per_turn_under_load() {
     run(USUAL, |handle| async move {
         let (address, done) = serve_echo(&handle, 64, true);
-        let clients: Vec<_> = (0..64).map(|n| in_thread(move || ping_pong(address, n, 100, 300))).collect();
+        let clients: Vec<_> = (0..64)
+            .map(|n| in_thread(move || ping_pong(address, n, 100, 300)))
+            .collect();
         for client in clients {
             client.await;
         }
@@ -143,6 +148,10 @@ fn a_lease_keeps_its_bytes_while_others_receive() {
         exchange_many(handle.clone(), 4, 160 * 1024, 3_000, false).await;
         let kept: Vec<u8> = held.slices().flatten().copied().collect();
         assert_same(&kept, &wanted, "the held lease");
-        assert_eq!(held.buffers(), 3, "3,000 bytes in one burst fill two buffers of 1 KiB and a part of a third");
+        assert_eq!(
+            held.buffers(),
+            3,
+            "3,000 bytes in one burst fill two buffers of 1 KiB and a part of a third"
+        );
     });
 }
