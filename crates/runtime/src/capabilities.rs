@@ -1,15 +1,22 @@
 //! What this kernel's io_uring can do: probed, never guessed from a version; and sentences for when it cannot be used.
 
 use crate::errno::Errno;
+use crate::sys;
+use io_uring::types::Fd as RingFd;
 use io_uring::{IoUring, Probe, opcode};
 use std::fmt;
 use std::fs;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 
 /// What was found out about the kernel before the first worker starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// One receive completion may fill several buffers (kernel 6.10).
     pub bundles: bool,
+    /// A multishot receive may end after a number of bytes (kernel 6.17).
+    pub receive_limit: bool,
 }
 
 /// io_uring cannot be used here: the step that failed, the error, and what to do about it.
@@ -57,7 +64,10 @@ impl Capabilities {
         if !complete {
             return Err(Unavailable::new("asking for supported operations", Errno(libc::EINVAL)));
         }
-        Ok(Self { bundles: parameters.is_feature_recvsend_bundle() })
+        let bundles = parameters.is_feature_recvsend_bundle();
+        let receive_limit = takes_receive_limit(ring)
+            .map_err(|error| Unavailable::new("trying a receive", crate::socket::errno_of(&error)))?;
+        Ok(Self { bundles, receive_limit })
     }
 }
 
@@ -69,6 +79,21 @@ impl Unavailable {
     pub(crate) fn new(step: &'static str, errno: Errno) -> Self {
         Self { step, errno, advice: advice(errno, &sysctl_io_uring_disabled()) }
     }
+}
+
+/// Starts a limited receive from a buffer group that does not exist: a kernel that knows the limit finds no buffer
+/// (ENOBUFS), others refuse the entry (EINVAL).
+fn takes_receive_limit(mut ring: IoUring) -> io::Result<bool> {
+    let (socket, peer) = UnixStream::pair()?;
+    (&peer).write_all(b"x")?;
+    let mut entry = opcode::RecvMulti::new(RingFd(socket.as_raw_fd()), 0).build();
+    sys::set_entry_total(&mut entry, 1);
+    // SAFETY: the entry names no memory: its buffer would come from a group that does not exist. The socket stays open
+    // until the completion was waited for.
+    unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
+    ring.submit_and_wait(1)?;
+    let result = ring.completion().next().map(|completion| completion.result());
+    Ok(result == Some(-libc::ENOBUFS))
 }
 
 /// `kernel.io_uring_disabled` as text; empty where the kernel does not know it.

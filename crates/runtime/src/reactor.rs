@@ -55,6 +55,8 @@ enum Phase {
     /// A cancel is under way on the owner's request; `resume` says whether to arm again once it is over.
     Pausing { resume: bool },
     Paused,
+    /// Ended by the kernel with more to come; armed again in the next turn.
+    Rearming,
     /// Waits for buffers.
     Starved,
     Ended,
@@ -104,6 +106,8 @@ pub(crate) struct Reactor {
     sockets: Slab<SocketEntry>,
     /// Receives that wait for buffers, first come first served.
     starved: VecDeque<Token>,
+    /// Receives to be armed again.
+    rearming: Vec<Token>,
     /// Sends that report nothing on success, started since the last turn.
     silent_sends: Vec<Token>,
     completions: Vec<Completion>,
@@ -127,6 +131,7 @@ impl Reactor {
             ops: Slab::new(),
             sockets: Slab::new(),
             starved: VecDeque::new(),
+            rearming: Vec::new(),
             silent_sends: Vec::new(),
             completions: Vec::with_capacity(256),
             stray: 0,
@@ -156,7 +161,8 @@ impl Reactor {
 
     fn close_if_idle(&mut self, slot: u32) {
         let Some(entry) = self.sockets.slot_mut(slot) else { return };
-        if let (Some(closing), 0) = (entry.closing, entry.in_flight) {
+        let over = entry.in_flight == 0 || crate::faults::active(crate::faults::Fault::ClosedInFlight);
+        if let (Some(closing), true) = (entry.closing, over) {
             let fd = entry.fd;
             self.sockets.remove_slot(slot);
             self.driver.close(fd, closing == Closing::Abort);
@@ -251,6 +257,7 @@ impl Reactor {
     /// One system call: submits, waits as `wait` says, and handles what completed. `ready` tells after the completions
     /// were handled whether any task became ready, which is not this file's concern.
     pub(crate) fn turn(&mut self, wait: Wait) {
+        self.feed_rearming();
         self.feed_starved();
         // Readers that wait for buffers must not wait for an event that only they could cause: silent sends hold their
         // buffers until the call returns, and those that were just armed may have nothing to receive.
@@ -264,6 +271,19 @@ impl Reactor {
         }
         self.completions = completions;
         self.settle_sends();
+    }
+
+    /// Arms receives that the kernel ended although there is more to come. Behind the sends that tasks have started
+    /// meanwhile: what was received leaves before more comes in.
+    fn feed_rearming(&mut self) {
+        let mut rearming = std::mem::take(&mut self.rearming);
+        for token in rearming.drain(..) {
+            let Some(op) = self.ops.get_mut(token) else { continue };
+            if matches!(op.kind, Kind::Receive { phase: Phase::Rearming, .. }) {
+                self.arm_receive(token);
+            }
+        }
+        self.rearming = rearming;
     }
 
     /// Arms as many waiting receives as there are buffers for, oldest first. One that finds the ring dry again goes to
@@ -385,7 +405,8 @@ impl Reactor {
                 if crate::faults::active(crate::faults::Fault::MoreFlagIgnored) {
                     return;
                 }
-                self.arm_receive(token);
+                *phase = Phase::Rearming;
+                self.rearming.push(token);
             }
             _ => {
                 *phase = Phase::Ended;
@@ -398,6 +419,8 @@ impl Reactor {
         let Some(op) = self.ops.get_mut(token) else { return };
         let taken = outcome(result).unwrap_or(0);
         match &mut op.kind {
+            Kind::Send { links }
+                if taken < links.bytes() && crate::faults::active(crate::faults::Fault::ShortSendRestarted) => {}
             Kind::Send { links } => self.pool.advance(links, taken),
             Kind::SendBytes { sent, .. } => *sent += taken,
             _ => {}
@@ -448,7 +471,7 @@ impl Reactor {
             }
             Phase::Pausing { .. } => *phase = Phase::Pausing { resume: false },
             // Its entry in the queue of the starved is skipped when its turn comes.
-            Phase::Starved => *phase = Phase::Paused,
+            Phase::Starved | Phase::Rearming => *phase = Phase::Paused,
             Phase::Paused | Phase::Ended => {}
         }
     }
@@ -460,7 +483,7 @@ impl Reactor {
         match *phase {
             Phase::Pausing { .. } => *phase = Phase::Pausing { resume: true },
             Phase::Paused => self.arm_receive(token),
-            Phase::Armed | Phase::Starved | Phase::Ended => {}
+            Phase::Armed | Phase::Rearming | Phase::Starved | Phase::Ended => {}
         }
     }
 

@@ -32,8 +32,9 @@ pub(crate) const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 16_384;
 /// The one group of provided buffers of a worker.
 pub(crate) const BUFFER_GROUP: u16 = 0;
-/// Bytes of one receive completion: bounds what one burst adds on top of a full queue.
-const RECEIVE_BYTES_MAX: u32 = 256 * 1024;
+/// Bytes of one receive, in one completion or several: bounds what one burst adds on top of a full queue. Then it is
+/// armed again.
+const RECEIVE_BYTES_MAX: u32 = 512 * 1024;
 /// Vectors, headers and addresses that may wait for one submission.
 const VECTORS_MAX: usize = 4096;
 const HEADERS_MAX: usize = 256;
@@ -156,11 +157,17 @@ impl Uring {
     }
 
     fn receive_entry(&self, fd: Fd) -> Entry {
-        if !self.capabilities.bundles {
-            return opcode::RecvMulti::new(RingFd(fd.0), BUFFER_GROUP).build();
+        let max = RECEIVE_BYTES_MAX.max(self.pool.buffer_size());
+        let mut entry = if self.capabilities.bundles {
+            let mut entry = opcode::RecvMultiBundle::new(RingFd(fd.0), BUFFER_GROUP).build();
+            sys::set_entry_len(&mut entry, max);
+            entry
+        } else {
+            opcode::RecvMulti::new(RingFd(fd.0), BUFFER_GROUP).build()
+        };
+        if self.capabilities.receive_limit {
+            sys::set_entry_total(&mut entry, max);
         }
-        let mut entry = opcode::RecvMultiBundle::new(RingFd(fd.0), BUFFER_GROUP).build();
-        sys::set_entry_len(&mut entry, RECEIVE_BYTES_MAX.max(self.pool.buffer_size()));
         entry
     }
 
