@@ -6,18 +6,23 @@ use nix::sys::signal::Signal;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-/// A directory that is removed when dropped.
+const PREFIX: &str = "ringway-test-";
+
+/// A directory that is removed when dropped; what killed runs left behind goes with the first one of the next run.
 #[derive(Debug)]
 pub struct Dir(PathBuf);
 
 impl Dir {
     /// A fresh one, readable by everybody.
     pub fn new() -> Self {
+        static LEFT_OVERS: Once = Once::new();
+        LEFT_OVERS.call_once(remove_left_overs);
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("ringway-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+        let name = format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).expect("the temporary directory can be written");
         Self(path)
@@ -46,6 +51,19 @@ impl Drop for Dir {
     fn drop(&mut self) {
         // What stays behind is in the temporary directory.
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn remove_left_overs() {
+    for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Somebody else's, perhaps; then it stays.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 
