@@ -57,6 +57,10 @@ impl Links {
         self.count == 0
     }
 
+    pub(crate) const fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
     pub(crate) const fn pieces(&self) -> u16 {
         self.count
     }
