@@ -209,46 +209,64 @@ thread_local! {
     static STOP: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Accurate to 2 ms. (A loaded machine delays most timers at times, hence five tries.)
 #[test]
 fn timers_fire_in_order_never_early_and_on_time() {
     run(SMALL, |handle| async move {
-        let start = Instant::now();
-        let fired: Rc<RefCell<Vec<(u64, Duration)>>> = Rc::default();
-        let done = Counter::default();
-        let wanted: Vec<u64> = vec![120, 3, 61, 40, 7, 90, 25, 64, 15, 128, 33, 80];
-        for &after in &wanted {
-            let (fired, done) = (fired.clone(), done.clone());
-            let sleep = handle.sleep(ms(after));
-            handle.spawn(async move {
-                sleep.await;
-                fired.borrow_mut().push((after, start.elapsed()));
-                done.add();
-            });
+        let mut medians = Vec::new();
+        for _ in 0..5 {
+            let mut late = lateness(&handle).await;
+            late.sort();
+            medians.push(late[late.len() / 2]);
+            if late[late.len() / 2] < ms(2) {
+                return;
+            }
         }
-        done.reaches(wanted.len()).await;
-        let fired = fired.borrow();
-        assert!(fired.is_sorted_by_key(|(after, _)| *after), "{fired:?}");
-        // The deadline counts from the turn's time, which is at most as old as the turn.
-        let mut late: Vec<_> = fired
-            .iter()
-            .map(|(after, at)| at.checked_sub(ms(*after - 1)).expect("early"))
-            .collect();
-        late.sort();
-        println!("late by {late:?}, of which 1 ms is the tick");
-        assert!(late[late.len() / 2] < ms(3), "half of the timers are late: {late:?}");
+        panic!("half of the timers were later than {medians:?}");
     });
 }
 
-/// Time that tasks took does not delay timers beyond it.
+/// How late a set of timers fires, in the order of their deadlines.
+async fn lateness(handle: &Handle) -> Vec<Duration> {
+    let late: Rc<RefCell<Vec<(u64, Duration)>>> = Rc::default();
+    let done = Counter::default();
+    let wanted = [120, 3, 61, 40, 7, 90, 25, 64, 15, 128, 33, 80];
+    one_turn().await;
+    // The deadlines count from the turn's time: taken before `start`, by less than what a turn takes.
+    let (start, turn) = (Instant::now(), handle.now());
+    for after in wanted {
+        let (late, done, handle) = (late.clone(), done.clone(), handle.clone());
+        handle.clone().spawn(async move {
+            handle.sleep_until(turn + ms(after)).await;
+            assert!(handle.now() >= turn + ms(after), "{after} ms: early");
+            let elapsed = start.elapsed();
+            late.borrow_mut().push((after, elapsed.saturating_sub(ms(after))));
+            done.add();
+        });
+    }
+    done.reaches(wanted.len()).await;
+    let late = late.borrow();
+    assert!(late.is_sorted_by_key(|(after, _)| *after), "{late:?}");
+    late.iter().map(|(_, late)| *late).collect()
+}
+
+/// Time that tasks took does not delay timers beyond it. (A loaded machine may, hence five tries.)
 #[test]
 fn a_busy_turn_does_not_delay_timers() {
     run(SMALL, |handle| async move {
-        let start = Instant::now();
-        let sleep = handle.sleep(ms(50));
-        handle.spawn(async { thread::sleep(ms(45)) });
-        sleep.await;
-        let elapsed = start.elapsed();
-        assert!(elapsed >= ms(49) && elapsed < ms(80), "{elapsed:?} instead of 50 ms");
+        let mut tries = Vec::new();
+        for _ in 0..5 {
+            let start = Instant::now();
+            let sleep = handle.sleep(ms(50));
+            handle.spawn(async { thread::sleep(ms(45)) });
+            sleep.await;
+            tries.push(start.elapsed());
+            assert!(start.elapsed() >= ms(49), "{tries:?}: early");
+            if start.elapsed() < ms(70) {
+                return;
+            }
+        }
+        panic!("{tries:?} instead of 50 ms");
     });
 }
 

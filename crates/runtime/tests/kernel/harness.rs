@@ -232,20 +232,47 @@ pub(crate) async fn connected(handle: &Handle) -> (Stream, TcpStream) {
     (stream, peer)
 }
 
-/// Sends everything, waiting for room as often as needed.
+/// Sends everything, waiting for room as often as needed. Buffers of the ring are not held meanwhile: who waits for room
+/// may wait for somebody who waits for buffers.
 pub(crate) async fn send_all(stream: &Stream, leases: Leases) -> Result<(), Errno> {
     let mut outcome = stream.send(leases, true).await;
     loop {
-        let rest = match outcome {
-            SendOutcome::All => return Ok(()),
-            SendOutcome::Failed(_, errno) => return Err(errno),
-            SendOutcome::Full(rest) => rest,
+        let Some((bytes, sent)) = unsent(outcome)? else {
+            return Ok(());
         };
         stream.writable().await?;
-        outcome = match rest {
-            Unsent::Leases(leases) => stream.send(leases, true).await,
-            Unsent::Bytes { bytes, sent } => stream.send_bytes(bytes, sent, true).await,
+        outcome = stream.send_bytes(bytes, sent, true).await;
+    }
+}
+
+/// Bytes, and how many of the first are done.
+type OwnBytes = (Box<[u8]>, u32);
+
+/// What is left to send, in memory of its own.
+fn unsent(outcome: SendOutcome) -> Result<Option<OwnBytes>, Errno> {
+    match outcome {
+        SendOutcome::All => Ok(None),
+        SendOutcome::Failed(_, errno) => Err(errno),
+        SendOutcome::Full(Unsent::Bytes { bytes, sent }) => Ok(Some((bytes, sent))),
+        SendOutcome::Full(Unsent::Leases(leases)) => Ok(Some((leases.slices().flatten().copied().collect(), 0))),
+    }
+}
+
+/// The same with sends that report nothing on success: what they did is known one turn later.
+pub(crate) async fn send_all_silently(stream: &Stream, leases: Leases) -> Result<(), Errno> {
+    let mut send = stream.send(leases, false);
+    loop {
+        one_turn().await;
+        let outcome = poll_fn(|context| match send.poll_outcome(context) {
+            Poll::Ready(outcome) => Poll::Ready(outcome),
+            Poll::Pending => panic!("the outcome of a send was not known by the end of its turn"),
+        })
+        .await;
+        let Some((bytes, sent)) = unsent(outcome)? else {
+            return Ok(());
         };
+        stream.writable().await?;
+        send = stream.send_bytes(bytes, sent, false);
     }
 }
 
@@ -253,27 +280,6 @@ pub(crate) async fn send_all(stream: &Stream, leases: Leases) -> Result<(), Errn
 pub(crate) async fn send_all_of(stream: &Stream, bytes: &[u8]) {
     let outcome = stream.send_bytes(bytes.into(), 0, true).await;
     assert!(matches!(outcome, SendOutcome::All), "{outcome:?}");
-}
-
-/// The same with sends that report nothing on success: what they did is known one turn later.
-pub(crate) async fn send_all_silently(stream: &Stream, leases: Leases) -> Result<(), Errno> {
-    let mut rest = leases;
-    loop {
-        let mut send = stream.send(rest, false);
-        one_turn().await;
-        let outcome = poll_fn(|context| match send.poll_outcome(context) {
-            Poll::Ready(outcome) => Poll::Ready(outcome),
-            Poll::Pending => panic!("the outcome of a send was not known by the end of its turn"),
-        })
-        .await;
-        match outcome {
-            SendOutcome::All => return Ok(()),
-            SendOutcome::Failed(_, errno) => return Err(errno),
-            SendOutcome::Full(Unsent::Bytes { .. }) => panic!("leases came back as bytes"),
-            SendOutcome::Full(Unsent::Leases(leases)) => rest = leases,
-        }
-        stream.writable().await?;
-    }
 }
 
 /// Everything until the orderly end.
