@@ -77,7 +77,11 @@ impl Unavailable {
     }
 
     pub(crate) fn new(step: &'static str, errno: Errno) -> Self {
-        Self { step, errno, advice: advice(errno, &sysctl_io_uring_disabled()) }
+        Self {
+            step,
+            errno,
+            advice: advice(errno, &sysctl_io_uring_disabled()),
+        }
     }
 }
 
@@ -98,7 +102,10 @@ fn takes_receive_limit(mut ring: IoUring) -> io::Result<bool> {
 
 /// `kernel.io_uring_disabled` as text; empty where the kernel does not know it.
 fn sysctl_io_uring_disabled() -> String {
-    fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/io_uring_disabled")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 /// What to do about an error at set-up, given the value of `kernel.io_uring_disabled`.
@@ -138,7 +145,11 @@ fn advice(errno: Errno, disabled: &str) -> String {
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "io_uring cannot be used: {} failed: {}: {}", self.step, self.errno, self.advice)
+        write!(
+            f,
+            "io_uring cannot be used: {} failed: {}: {}",
+            self.step, self.errno, self.advice
+        )
     }
 }
 

@@ -9,7 +9,11 @@ pub struct Errno(pub i32);
 
 /// Turns a completion's result into a count or an error: the only place that knows the sign convention.
 pub(crate) const fn outcome(result: i32) -> Result<u32, Errno> {
-    if result >= 0 { Ok(result as u32) } else { Err(Errno(-result)) }
+    if result >= 0 {
+        Ok(result as u32)
+    } else {
+        Err(Errno(-result))
+    }
 }
 
 impl Errno {
@@ -49,7 +53,10 @@ impl Errno {
 
     /// The network says that there is no way.
     pub const fn is_unreachable(self) -> bool {
-        matches!(self.0, libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENETDOWN)
+        matches!(
+            self.0,
+            libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENETDOWN
+        )
     }
 
     /// Keepalive or retransmission gave up on the peer.

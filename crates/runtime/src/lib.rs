@@ -395,7 +395,9 @@ impl Handle {
 
 impl std::fmt::Debug for Runtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Runtime").field("id", &self.handle.0.id).finish_non_exhaustive()
+        f.debug_struct("Runtime")
+            .field("id", &self.handle.0.id)
+            .finish_non_exhaustive()
     }
 }
 

@@ -39,7 +39,10 @@ impl Mapping {
 
     /// Address of `len` bytes at `offset`; panics if they are not inside.
     pub(crate) fn range(&self, offset: usize, len: usize) -> NonNull<u8> {
-        assert!(offset <= self.len && len <= self.len - offset, "a range outside of its mapping");
+        assert!(
+            offset <= self.len && len <= self.len - offset,
+            "a range outside of its mapping"
+        );
         // SAFETY: the assertion above keeps the result inside the mapping.
         unsafe { self.start.add(offset) }
     }

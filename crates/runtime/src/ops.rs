@@ -29,13 +29,20 @@ pub struct Stream {
 impl Stream {
     fn new(runtime: Rc<Inner>, fd: Fd) -> Self {
         let socket = runtime.reactor.borrow_mut().adopt(fd);
-        Self { runtime, socket, abort: false }
+        Self {
+            runtime,
+            socket,
+            abort: false,
+        }
     }
 
     /// Starts to receive into the worker's buffers, as often as bytes come.
     pub fn receive(&self) -> Receive {
         let token = self.runtime.reactor.borrow_mut().receive(&self.socket);
-        Receive { runtime: self.runtime.clone(), token }
+        Receive {
+            runtime: self.runtime.clone(),
+            token,
+        }
     }
 
     /// Starts to send as much as there is room for now. With `report`, whoever polls is woken by success too; without,
@@ -44,20 +51,38 @@ impl Stream {
     pub fn send(&self, leases: Leases, report: bool) -> Send {
         let links = leases.into_links(&self.runtime.pool);
         let token = self.runtime.reactor.borrow_mut().send(&self.socket, links, report);
-        Send { runtime: self.runtime.clone(), token }
+        Send {
+            runtime: self.runtime.clone(),
+            token,
+        }
     }
 
     /// The same for bytes outside of the worker's buffers, the first `sent` of which are done already (at most all).
     pub fn send_bytes(&self, bytes: Box<[u8]>, sent: u32, report: bool) -> Send {
-        assert!(sent as usize <= bytes.len(), "{sent} bytes of {} are done already", bytes.len());
-        let token = self.runtime.reactor.borrow_mut().send_bytes(&self.socket, bytes, sent, report);
-        Send { runtime: self.runtime.clone(), token }
+        assert!(
+            sent as usize <= bytes.len(),
+            "{sent} bytes of {} are done already",
+            bytes.len()
+        );
+        let token = self
+            .runtime
+            .reactor
+            .borrow_mut()
+            .send_bytes(&self.socket, bytes, sent, report);
+        Send {
+            runtime: self.runtime.clone(),
+            token,
+        }
     }
 
     /// Resolves when there is room to send, or the connection broke (the next send will tell).
     pub fn writable(&self) -> Once {
         let token = self.runtime.reactor.borrow_mut().writable(&self.socket);
-        Once { runtime: self.runtime.clone(), token, spent: false }
+        Once {
+            runtime: self.runtime.clone(),
+            token,
+            spent: false,
+        }
     }
 
     /// Ends the sending direction (FIN). An error means that the connection is gone already.
@@ -128,7 +153,11 @@ impl Receive {
     /// # Errors
     /// The error that broke the connection.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Leases>, Errno>> {
-        let received = self.runtime.reactor.borrow_mut().poll_receive(self.token, context.waker());
+        let received = self
+            .runtime
+            .reactor
+            .borrow_mut()
+            .poll_receive(self.token, context.waker());
         match received {
             Received::Bytes(links) => Poll::Ready(Ok(Some(Leases::new(&self.runtime.pool, links)))),
             Received::End => Poll::Ready(Ok(None)),
@@ -294,7 +323,14 @@ impl Connect {
             stream.set_options(options)?;
         }
         let token = runtime.reactor.borrow_mut().connect(&stream.socket, address);
-        Ok(Self { stream: Some(stream), once: Once { runtime, token, spent: false } })
+        Ok(Self {
+            stream: Some(stream),
+            once: Once {
+                runtime,
+                token,
+                spent: false,
+            },
+        })
     }
 }
 
@@ -335,7 +371,10 @@ impl Listener {
 
     fn start_accept(&self, once: bool) -> Accept {
         let token = self.runtime.reactor.borrow_mut().accept(&self.socket, once);
-        Accept { runtime: self.runtime.clone(), token }
+        Accept {
+            runtime: self.runtime.clone(),
+            token,
+        }
     }
 
     /// Takes one connection that the kernel has queued, without waiting. For the end of a listener: closing it would
@@ -377,7 +416,11 @@ impl Accept {
     /// # Errors
     /// EMFILE and ENFILE when descriptors ran out; ECANCELED after `stop`; EAGAIN behind the one of `accept_one`.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Stream, Errno>> {
-        let accepted = self.runtime.reactor.borrow_mut().poll_accept(self.token, context.waker());
+        let accepted = self
+            .runtime
+            .reactor
+            .borrow_mut()
+            .poll_accept(self.token, context.waker());
         match accepted {
             Some(Ok(fd)) => Poll::Ready(Ok(Stream::new(self.runtime.clone(), fd))),
             Some(Err(errno)) => Poll::Ready(Err(errno)),

@@ -51,7 +51,12 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    pub(crate) const EMPTY: Self = Self { head: NONE, tail: NONE, count: 0, bytes: 0 };
+    pub(crate) const EMPTY: Self = Self {
+        head: NONE,
+        tail: NONE,
+        count: 0,
+        bytes: 0,
+    };
 
     pub(crate) const fn is_empty(&self) -> bool {
         self.count == 0
@@ -96,7 +101,10 @@ struct SharedRing {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("count", &self.count).field("lent", &self.lent.get()).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("count", &self.count)
+            .field("lent", &self.lent.get())
+            .finish_non_exhaustive()
     }
 }
 
@@ -114,9 +122,17 @@ impl Pool {
             used: 0,
         };
         let BufferOptions { count, size } = options;
-        assert!(count.is_power_of_two() && (BUFFERS_MIN..=BUFFERS_MAX).contains(&count), "buffers: count {count}");
+        assert!(
+            count.is_power_of_two() && (BUFFERS_MIN..=BUFFERS_MAX).contains(&count),
+            "buffers: count {count}"
+        );
         assert!(size.is_power_of_two(), "buffers: size {size}");
-        let unused = Piece { next: NONE, offset: 0, len: 0, lent: false };
+        let unused = Piece {
+            next: NONE,
+            offset: 0,
+            len: 0,
+            lent: false,
+        };
         Ok(Self {
             memory: Mapping::new(usize::from(count) * size as usize)?,
             size,
@@ -165,7 +181,9 @@ impl Pool {
         let mut any = false;
         while ring.tail.wrapping_sub(ring.head) < target {
             let Some(buffer) = idle.pop() else { break };
-            let address = self.memory.range(usize::from(buffer) * self.size as usize, self.size as usize);
+            let address = self
+                .memory
+                .range(usize::from(buffer) * self.size as usize, self.size as usize);
             ring.write(buffer, address, self.size);
             any = true;
         }
@@ -182,11 +200,17 @@ impl Pool {
         let ring = &mut *self.published.borrow_mut();
         let mut links = Links::EMPTY;
         let mut position = ring.positions[usize::from(first)];
-        assert!(position != NONE, "the kernel used buffer {first}, which was not published");
+        assert!(
+            position != NONE,
+            "the kernel used buffer {first}, which was not published"
+        );
         let mut rest = len;
         loop {
             let buffer = ring.slots[usize::from(position)];
-            assert!(ring.positions[usize::from(buffer)] == position, "a bundle reached a buffer not published");
+            assert!(
+                ring.positions[usize::from(buffer)] == position,
+                "a bundle reached a buffer not published"
+            );
             ring.positions[usize::from(buffer)] = NONE;
             ring.head = ring.head.wrapping_add(1);
             self.lend(&mut links, buffer, rest.min(self.size));
@@ -215,9 +239,14 @@ impl Pool {
             return None;
         }
         let buffer = ring.slots[usize::from(ring.used & (self.count - 1))];
-        assert!(!self.is_lent(buffer), "the kernel was given buffer {buffer}, which is lent out");
+        assert!(
+            !self.is_lent(buffer),
+            "the kernel was given buffer {buffer}, which is lent out"
+        );
         ring.used = ring.used.wrapping_add(1);
-        let start = self.memory.range(usize::from(buffer) * self.size as usize, self.size as usize);
+        let start = self
+            .memory
+            .range(usize::from(buffer) * self.size as usize, self.size as usize);
         // SAFETY: the buffer was published and not used yet, and is not lent (asserted above), so no slice of it
         // exists: it is in nobody's hands but ours. The range is inside the mapping.
         fill(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.size as usize) });
@@ -242,13 +271,21 @@ impl Pool {
     }
 
     fn lend(&self, links: &mut Links, buffer: u16, len: u32) {
-        self.pieces[usize::from(buffer)].set(Piece { next: NONE, offset: 0, len, lent: true });
+        self.pieces[usize::from(buffer)].set(Piece {
+            next: NONE,
+            offset: 0,
+            len,
+            lent: true,
+        });
         self.lent.set(self.lent.get() + 1);
         if links.tail == NONE {
             links.head = buffer;
         } else {
             let tail = &self.pieces[usize::from(links.tail)];
-            tail.set(Piece { next: buffer, ..tail.get() });
+            tail.set(Piece {
+                next: buffer,
+                ..tail.get()
+            });
         }
         links.tail = buffer;
         links.count += 1;
@@ -265,7 +302,10 @@ impl Pool {
             return;
         }
         let tail = &self.pieces[usize::from(links.tail)];
-        tail.set(Piece { next: more.head, ..tail.get() });
+        tail.set(Piece {
+            next: more.head,
+            ..tail.get()
+        });
         links.tail = more.tail;
         links.count += more.count;
         links.bytes += more.bytes;
@@ -279,7 +319,11 @@ impl Pool {
             let cell = &self.pieces[usize::from(links.head)];
             let piece = cell.get();
             if piece.len > rest {
-                cell.set(Piece { offset: piece.offset + rest, len: piece.len - rest, ..piece });
+                cell.set(Piece {
+                    offset: piece.offset + rest,
+                    len: piece.len - rest,
+                    ..piece
+                });
                 break;
             }
             rest -= piece.len;
@@ -298,7 +342,12 @@ impl Pool {
         let buffer = links.head;
         let piece = self.pieces[usize::from(buffer)].get();
         assert!(piece.lent, "a buffer was given back twice");
-        self.pieces[usize::from(buffer)].set(Piece { next: NONE, offset: 0, len: 0, lent: false });
+        self.pieces[usize::from(buffer)].set(Piece {
+            next: NONE,
+            offset: 0,
+            len: 0,
+            lent: false,
+        });
         links.head = piece.next;
         links.count -= 1;
         if links.head == NONE {
@@ -337,7 +386,10 @@ impl SharedRing {
         let mask = self.slots.len() as u16 - 1;
         let slot = self.tail & mask;
         let offset = usize::from(slot) * size_of::<BufRingEntry>();
-        let entry = self.entries.range(offset, size_of::<BufRingEntry>()).cast::<BufRingEntry>();
+        let entry = self
+            .entries
+            .range(offset, size_of::<BufRingEntry>())
+            .cast::<BufRingEntry>();
         // SAFETY: the entry is inside the mapping and aligned (16-byte entries from a page boundary). The kernel reads
         // entries below the tail only, and this one is published by `store_tail` later. The tail itself overlaps the
         // `resv` field of entry 0, which none of the three setters touches.
@@ -368,7 +420,10 @@ pub struct Leases {
 
 impl Leases {
     pub(crate) fn new(pool: &Rc<Pool>, links: Links) -> Self {
-        Self { pool: pool.clone(), links }
+        Self {
+            pool: pool.clone(),
+            links,
+        }
     }
 
     /// Bytes held.
@@ -419,6 +474,9 @@ impl Drop for Leases {
 
 impl fmt::Debug for Leases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leases").field("bytes", &self.bytes()).field("buffers", &self.buffers()).finish()
+        f.debug_struct("Leases")
+            .field("bytes", &self.bytes())
+            .field("buffers", &self.buffers())
+            .finish()
     }
 }

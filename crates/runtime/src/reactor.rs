@@ -5,7 +5,7 @@
 //! cancels the operation; what still arrives is given back. Nobody but this file frees an entry or closes a
 //! descriptor. Called by the futures in `ops` and by the loop in `lib`.
 
-use crate::driver::{Completion, Driver, Fd, Operation, Wait};
+use crate::driver::{BULK_MIN, Completion, Driver, Fd, Operation, Wait};
 use crate::errno::{Errno, outcome};
 use crate::pool::{Links, Pool};
 use crate::slab::{Slab, Token};
@@ -14,7 +14,10 @@ use std::rc::Rc;
 use std::task::Waker;
 
 /// No socket, for operations without one.
-const NO_SOCKET: Token = Token { slot: u32::MAX, generation: 0 };
+const NO_SOCKET: Token = Token {
+    slot: u32::MAX,
+    generation: 0,
+};
 
 /// Names a socket of this runtime; owned by exactly one `Stream` or `Listener`.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,13 +40,25 @@ enum Closing {
 enum Kind {
     /// Boxed because it would double the size of every operation in the table, most of which are receives.
     #[allow(clippy::box_collection)]
-    Accept { accepted: Box<VecDeque<Fd>> },
-    Receive { received: Links, phase: Phase },
+    Accept {
+        accepted: Box<VecDeque<Fd>>,
+    },
+    /// `bulk`: the last completion was long, so the next may be longer.
+    Receive {
+        received: Links,
+        phase: Phase,
+        bulk: bool,
+    },
     Connect,
     /// `unsent` is what the kernel did not take, once the send failed or fell short.
-    Send { links: Links },
+    Send {
+        links: Links,
+    },
     /// A send of bytes outside of the pool.
-    SendBytes { bytes: Box<[u8]>, sent: u32 },
+    SendBytes {
+        bytes: Box<[u8]>,
+        sent: u32,
+    },
     Writable,
     Notified,
 }
@@ -53,7 +68,9 @@ enum Kind {
 enum Phase {
     Armed,
     /// A cancel is under way on the owner's request; `resume` says whether to arm again once it is over.
-    Pausing { resume: bool },
+    Pausing {
+        resume: bool,
+    },
     Paused,
     /// Ended by the kernel with more to come; armed again in the next turn.
     Rearming,
@@ -96,7 +113,11 @@ pub(crate) enum Sent {
     /// `links` was not taken; `error` says why, `None` for lack of room.
     Rest { links: Links, error: Option<Errno> },
     /// The same for bytes outside of the pool.
-    RestBytes { bytes: Box<[u8]>, sent: u32, error: Option<Errno> },
+    RestBytes {
+        bytes: Box<[u8]>,
+        sent: u32,
+        error: Option<Errno>,
+    },
 }
 
 pub(crate) struct Reactor {
@@ -144,23 +165,39 @@ impl Reactor {
 
     /// Takes ownership of a descriptor.
     pub(crate) fn adopt(&mut self, fd: Fd) -> SocketSlot {
-        SocketSlot(self.sockets.insert(SocketEntry { fd, in_flight: 0, closing: None }).slot)
+        SocketSlot(
+            self.sockets
+                .insert(SocketEntry {
+                    fd,
+                    in_flight: 0,
+                    closing: None,
+                })
+                .slot,
+        )
     }
 
     pub(crate) fn fd(&self, socket: &SocketSlot) -> Fd {
-        self.sockets.slot(socket.0).expect("its owner keeps the socket in the table").fd
+        self.sockets
+            .slot(socket.0)
+            .expect("its owner keeps the socket in the table")
+            .fd
     }
 
     /// Gives a socket up: it is closed as soon as nothing of it is in flight.
     pub(crate) fn close(&mut self, socket: &SocketSlot, abort: bool) {
         let closing = if abort { Closing::Abort } else { Closing::Orderly };
-        let entry = self.sockets.slot_mut(socket.0).expect("its owner keeps the socket in the table");
+        let entry = self
+            .sockets
+            .slot_mut(socket.0)
+            .expect("its owner keeps the socket in the table");
         entry.closing = Some(closing);
         self.close_if_idle(socket.0);
     }
 
     fn close_if_idle(&mut self, slot: u32) {
-        let Some(entry) = self.sockets.slot_mut(slot) else { return };
+        let Some(entry) = self.sockets.slot_mut(slot) else {
+            return;
+        };
         let over = entry.in_flight == 0 || crate::faults::active(crate::faults::Fault::ClosedInFlight);
         if let (Some(closing), true) = (entry.closing, over) {
             let fd = entry.fd;
@@ -185,7 +222,14 @@ impl Reactor {
             None => (NO_SOCKET, Fd(-1)),
         };
         let result = if in_flight { 0 } else { -Errno::CANCELED.0 };
-        let op = Op { kind, socket, in_flight, orphaned: false, result, waker: None };
+        let op = Op {
+            kind,
+            socket,
+            in_flight,
+            orphaned: false,
+            result,
+            waker: None,
+        };
         (self.ops.insert(op), fd)
     }
 
@@ -196,14 +240,26 @@ impl Reactor {
     }
 
     pub(crate) fn accept(&mut self, socket: &SocketSlot, once: bool) -> Token {
-        let (token, fd) = self.begin(Kind::Accept { accepted: Box::default() }, Some(socket));
+        let (token, fd) = self.begin(
+            Kind::Accept {
+                accepted: Box::default(),
+            },
+            Some(socket),
+        );
         self.start(Operation::Accept { fd, once }, token);
         token
     }
 
     pub(crate) fn receive(&mut self, socket: &SocketSlot) -> Token {
-        let (token, fd) = self.begin(Kind::Receive { received: Links::EMPTY, phase: Phase::Armed }, Some(socket));
-        self.start(Operation::Receive { fd }, token);
+        let (token, fd) = self.begin(
+            Kind::Receive {
+                received: Links::EMPTY,
+                phase: Phase::Armed,
+                bulk: false,
+            },
+            Some(socket),
+        );
+        self.start(Operation::Receive { fd, bulk: false }, token);
         token
     }
 
@@ -242,7 +298,14 @@ impl Reactor {
         let (token, fd) = self.begin(Kind::SendBytes { bytes, sent }, Some(socket));
         let op = self.ops.get_mut(token).expect("it was just inserted");
         if let (Kind::SendBytes { bytes, sent }, true) = (&op.kind, op.in_flight) {
-            self.driver.start(Operation::SendBytes { fd, bytes: &bytes[*sent as usize..], report }, token);
+            self.driver.start(
+                Operation::SendBytes {
+                    fd,
+                    bytes: &bytes[*sent as usize..],
+                    report,
+                },
+                token,
+            );
         }
         self.note_send(token, report);
         token
@@ -262,7 +325,11 @@ impl Reactor {
         // Readers that wait for buffers must not wait for an event that only they could cause: silent sends hold their
         // buffers until the call returns, and those that were just armed may have nothing to receive.
         let next_is_due = !self.silent_sends.is_empty() || self.pool.available() > 0;
-        let wait = if !self.starved.is_empty() && next_is_due { Wait::No } else { wait };
+        let wait = if !self.starved.is_empty() && next_is_due {
+            Wait::No
+        } else {
+            wait
+        };
         let mut completions = std::mem::take(&mut self.completions);
         self.driver.turn(wait, &mut completions);
         self.reaped += completions.len() as u64;
@@ -279,7 +346,13 @@ impl Reactor {
         let mut rearming = std::mem::take(&mut self.rearming);
         for token in rearming.drain(..) {
             let Some(op) = self.ops.get_mut(token) else { continue };
-            if matches!(op.kind, Kind::Receive { phase: Phase::Rearming, .. }) {
+            if matches!(
+                op.kind,
+                Kind::Receive {
+                    phase: Phase::Rearming,
+                    ..
+                }
+            ) {
                 self.arm_receive(token);
             }
         }
@@ -293,7 +366,9 @@ impl Reactor {
         while room > 0 {
             let Some(token) = self.starved.pop_front() else { break };
             let Some(op) = self.ops.get_mut(token) else { continue };
-            let Kind::Receive { phase, .. } = &mut op.kind else { continue };
+            let Kind::Receive { phase, .. } = &mut op.kind else {
+                continue;
+            };
             if *phase != Phase::Starved || crate::faults::active(crate::faults::Fault::StarvedNotFed) {
                 continue;
             }
@@ -305,7 +380,10 @@ impl Reactor {
     /// Arms a receive again, unless its stream was given up meanwhile.
     fn arm_receive(&mut self, token: Token) {
         let Some(op) = self.ops.get_mut(token) else { return };
-        let Kind::Receive { phase, .. } = &mut op.kind else { return };
+        let Kind::Receive { phase, bulk, .. } = &mut op.kind else {
+            return;
+        };
+        let bulk = *bulk;
         let Some(entry) = self.sockets.get_mut(op.socket).filter(|entry| entry.closing.is_none()) else {
             *phase = Phase::Ended;
             op.result = -Errno::CANCELED.0;
@@ -316,11 +394,16 @@ impl Reactor {
         op.in_flight = true;
         entry.in_flight += 1;
         let fd = entry.fd;
-        self.driver.start(Operation::Receive { fd }, token);
+        self.driver.start(Operation::Receive { fd, bulk }, token);
     }
 
     fn complete(&mut self, completion: Completion) {
-        let Completion { token, result, more, links } = completion;
+        let Completion {
+            token,
+            result,
+            more,
+            links,
+        } = completion;
         let Some(op) = self.ops.get_mut(token) else {
             self.stray += 1;
             self.pool.release(links);
@@ -346,7 +429,8 @@ impl Reactor {
                     self.finish(token, result);
                 }
             }
-            Kind::Receive { received, .. } => {
+            Kind::Receive { received, bulk, .. } => {
+                *bulk = links.bytes() >= BULK_MIN;
                 self.pool.append(received, links);
                 if result > 0 {
                     wake(op);
@@ -380,7 +464,10 @@ impl Reactor {
             self.discard(op);
         }
         if socket != NO_SOCKET {
-            let entry = self.sockets.get_mut(socket).expect("a socket outlives its operations in flight");
+            let entry = self
+                .sockets
+                .get_mut(socket)
+                .expect("a socket outlives its operations in flight");
             entry.in_flight -= 1;
             self.close_if_idle(socket.slot);
         }
@@ -390,9 +477,13 @@ impl Reactor {
     fn receive_ended(&mut self, token: Token, result: i32) {
         self.finish(token, result);
         let Some(op) = self.ops.get_mut(token) else { return };
-        let Kind::Receive { phase, .. } = &mut op.kind else { return };
+        let Kind::Receive { phase, .. } = &mut op.kind else {
+            return;
+        };
         match (*phase, outcome(result)) {
-            (Phase::Pausing { resume: false }, Ok(1..) | Err(Errno::CANCELED | Errno::NOBUFS)) => *phase = Phase::Paused,
+            (Phase::Pausing { resume: false }, Ok(1..) | Err(Errno::CANCELED | Errno::NOBUFS)) => {
+                *phase = Phase::Paused
+            }
             (_, Err(Errno::NOBUFS)) => {
                 *phase = Phase::Starved;
                 self.dry += 1;
@@ -445,8 +536,12 @@ impl Reactor {
 
     /// What a receive has gathered since the last time. Bytes come before the end or the error behind them.
     pub(crate) fn poll_receive(&mut self, token: Token, waker: &Waker) -> Received {
-        let Some(op) = self.ops.get_mut(token) else { return Received::Failed(Errno::CANCELED) };
-        let Kind::Receive { received, phase } = &mut op.kind else { unreachable!("a token of another kind") };
+        let Some(op) = self.ops.get_mut(token) else {
+            return Received::Failed(Errno::CANCELED);
+        };
+        let Kind::Receive { received, phase, .. } = &mut op.kind else {
+            unreachable!("a token of another kind")
+        };
         if !received.is_empty() {
             return Received::Bytes(std::mem::replace(received, Links::EMPTY));
         }
@@ -463,7 +558,9 @@ impl Reactor {
     /// Stops receiving; what is under way still arrives.
     pub(crate) fn pause_receive(&mut self, token: Token) {
         let Some(op) = self.ops.get_mut(token) else { return };
-        let Kind::Receive { phase, .. } = &mut op.kind else { unreachable!("a token of another kind") };
+        let Kind::Receive { phase, .. } = &mut op.kind else {
+            unreachable!("a token of another kind")
+        };
         match *phase {
             Phase::Armed => {
                 *phase = Phase::Pausing { resume: false };
@@ -479,7 +576,9 @@ impl Reactor {
     /// Receives again after a pause.
     pub(crate) fn resume_receive(&mut self, token: Token) {
         let Some(op) = self.ops.get_mut(token) else { return };
-        let Kind::Receive { phase, .. } = &mut op.kind else { unreachable!("a token of another kind") };
+        let Kind::Receive { phase, .. } = &mut op.kind else {
+            unreachable!("a token of another kind")
+        };
         match *phase {
             Phase::Pausing { .. } => *phase = Phase::Pausing { resume: true },
             Phase::Paused => self.arm_receive(token),
@@ -489,7 +588,9 @@ impl Reactor {
 
     /// How a send went; once it is over the token is spent.
     pub(crate) fn poll_send(&mut self, token: Token, waker: &Waker) -> Sent {
-        let Some(op) = self.ops.get_mut(token) else { return Sent::All };
+        let Some(op) = self.ops.get_mut(token) else {
+            return Sent::All;
+        };
         if op.in_flight {
             keep(&mut op.waker, waker);
             return Sent::Pending;
@@ -506,7 +607,9 @@ impl Reactor {
 
     /// The result of a connect or a wait for room; once it is there the token is spent.
     pub(crate) fn poll_once(&mut self, token: Token, waker: &Waker) -> Option<Result<u32, Errno>> {
-        let Some(op) = self.ops.get_mut(token) else { return Some(Err(Errno::CANCELED)) };
+        let Some(op) = self.ops.get_mut(token) else {
+            return Some(Err(Errno::CANCELED));
+        };
         if op.in_flight {
             keep(&mut op.waker, waker);
             return None;
@@ -518,8 +621,12 @@ impl Reactor {
 
     /// The next accepted descriptor, or the error that ended accepting.
     pub(crate) fn poll_accept(&mut self, token: Token, waker: &Waker) -> Option<Result<Fd, Errno>> {
-        let Some(op) = self.ops.get_mut(token) else { return Some(Err(Errno::CANCELED)) };
-        let Kind::Accept { accepted } = &mut op.kind else { unreachable!("a token of another kind") };
+        let Some(op) = self.ops.get_mut(token) else {
+            return Some(Err(Errno::CANCELED));
+        };
+        let Kind::Accept { accepted } = &mut op.kind else {
+            unreachable!("a token of another kind")
+        };
         if let Some(fd) = accepted.pop_front() {
             return Some(Ok(fd));
         }

@@ -42,7 +42,12 @@ impl fmt::Debug for Remote {
 
 impl Remote {
     pub(crate) fn new(event: Option<Arc<EventFd>>) -> Self {
-        Self { shared: Arc::new(Shared { inbox: Mutex::default(), event }) }
+        Self {
+            shared: Arc::new(Shared {
+                inbox: Mutex::default(),
+                event,
+            }),
+        }
     }
 
     /// Runs `call` on the runtime's thread in one of its next turns. `false` if the runtime has ended.

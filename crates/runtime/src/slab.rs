@@ -22,7 +22,10 @@ impl Token {
 
     /// The reverse of [`Self::pack`].
     pub(crate) const fn unpack(bits: u64) -> Self {
-        Self { slot: bits as u32, generation: (bits >> 32) as u32 }
+        Self {
+            slot: bits as u32,
+            generation: (bits >> 32) as u32,
+        }
     }
 }
 
@@ -46,7 +49,14 @@ pub(crate) struct Slab<T> {
 
 impl<T> Slab<T> {
     pub(crate) const fn new() -> Self {
-        Self { chunks: Vec::new(), roomy: Vec::new(), roomy_hint: 0, empty_chunks: 0, generation: 0, len: 0 }
+        Self {
+            chunks: Vec::new(),
+            roomy: Vec::new(),
+            roomy_hint: 0,
+            empty_chunks: 0,
+            generation: 0,
+            len: 0,
+        }
     }
 
     /// Entries that exist.
@@ -58,7 +68,10 @@ impl<T> Slab<T> {
         let index = self.roomy_chunk();
         let chunk = self.chunks[index].get_or_insert_with(|| {
             self.empty_chunks += 1;
-            Chunk { used: 0, entries: (0..CHUNK).map(|_| None).collect() }
+            Chunk {
+                used: 0,
+                entries: (0..CHUNK).map(|_| None).collect(),
+            }
         });
         if chunk.used == 0 {
             self.empty_chunks -= 1;
@@ -71,7 +84,10 @@ impl<T> Slab<T> {
         self.generation = self.generation.wrapping_add(1);
         chunk.entries[offset] = Some((self.generation, value));
         self.len += 1;
-        Token { slot: (index * CHUNK + offset) as u32, generation: self.generation }
+        Token {
+            slot: (index * CHUNK + offset) as u32,
+            generation: self.generation,
+        }
     }
 
     pub(crate) fn get_mut(&mut self, token: Token) -> Option<&mut T> {
@@ -122,14 +138,22 @@ impl<T> Slab<T> {
 
     /// Every entry with its slot, for sweeps that are rare (shutdown).
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Token, &mut T)> {
-        self.chunks.iter_mut().enumerate().filter_map(|(index, chunk)| Some((index, chunk.as_mut()?))).flat_map(
-            |(index, chunk)| {
+        self.chunks
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(index, chunk)| Some((index, chunk.as_mut()?)))
+            .flat_map(|(index, chunk)| {
                 chunk.entries.iter_mut().enumerate().filter_map(move |(offset, entry)| {
                     let (generation, value) = entry.as_mut()?;
-                    Some((Token { slot: (index * CHUNK + offset) as u32, generation: *generation }, value))
+                    Some((
+                        Token {
+                            slot: (index * CHUNK + offset) as u32,
+                            generation: *generation,
+                        },
+                        value,
+                    ))
                 })
-            },
-        )
+            })
     }
 
     fn entry_mut(&mut self, slot: u32) -> Option<&mut (u32, T)> {
@@ -200,7 +224,10 @@ mod tests {
 
     #[test]
     fn token_packs_generation_above_slot() {
-        let token = Token { slot: 0x0102_0304, generation: 0x0a0b_0c0d };
+        let token = Token {
+            slot: 0x0102_0304,
+            generation: 0x0a0b_0c0d,
+        };
         assert_eq!(token.pack(), 0x0a0b_0c0d_0102_0304);
         assert_eq!(Token::unpack(0x0a0b_0c0d_0102_0304), token);
     }

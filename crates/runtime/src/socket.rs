@@ -56,7 +56,10 @@ pub struct ListenError {
 impl ListenError {
     /// A second descriptor for a listening socket could not be made.
     pub fn duplicating(error: &io::Error) -> Self {
-        Self { call: "dup", errno: errno_of(error) }
+        Self {
+            call: "dup",
+            errno: errno_of(error),
+        }
     }
 
     /// Somebody else listens there.
@@ -146,7 +149,10 @@ fn bound_socket(address: &Address, share: bool) -> Result<Socket, ListenError> {
 }
 
 fn failed(call: &'static str) -> impl Fn(io::Error) -> ListenError {
-    move |error| ListenError { call, errno: errno_of(&error) }
+    move |error| ListenError {
+        call,
+        errno: errno_of(&error),
+    }
 }
 
 pub(crate) fn errno_of(error: &io::Error) -> Errno {
@@ -172,7 +178,10 @@ pub(crate) fn set_connection_options(socket: &Socket, options: &SocketOptions) -
         socket.set_tcp_nodelay(true)?;
     }
     if let Some(Keepalive { idle, interval, count }) = options.keepalive {
-        let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(u32::from(count));
+        let keepalive = TcpKeepalive::new()
+            .with_time(idle)
+            .with_interval(interval)
+            .with_retries(u32::from(count));
         socket.set_tcp_keepalive(&keepalive)?;
     }
     Ok(())
@@ -185,8 +194,15 @@ pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Option<TcpInfo> {
     let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
     let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
     // SAFETY: `info` has room for `len` bytes and the kernel writes at most that many before the call returns.
-    let result =
-        unsafe { libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &mut len) };
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &mut len,
+        )
+    };
     if result != 0 {
         return None;
     }
@@ -216,8 +232,13 @@ mod tests {
         Address::Inet(([127, 0, 0, 1], 0).into())
     }
 
-    const OPTIONS: ListenOptions =
-        ListenOptions { backlog: 16, connection: SocketOptions { no_delay: true, keepalive: None } };
+    const OPTIONS: ListenOptions = ListenOptions {
+        backlog: 16,
+        connection: SocketOptions {
+            no_delay: true,
+            keepalive: None,
+        },
+    };
 
     #[test]
     fn two_workers_share_an_address_that_a_probe_calls_taken() {
@@ -231,7 +252,9 @@ mod tests {
     #[test]
     fn ipv6_and_ipv4_wildcards_are_two_binds() {
         let (_six, bound) = listen(&Address::Inet("[::]:0".parse().expect("an address")), &OPTIONS).expect("IPv6");
-        let Address::Inet(bound) = bound else { panic!("not {bound}") };
+        let Address::Inet(bound) = bound else {
+            panic!("not {bound}")
+        };
         let four = Address::Inet(([0, 0, 0, 0], bound.port()).into());
         probe_address_free(&four).expect("IPV6_V6ONLY leaves the IPv4 address free");
     }
@@ -239,7 +262,9 @@ mod tests {
     #[test]
     fn accepted_sockets_inherit_options() {
         let (listener, bound) = listen(&loopback(), &OPTIONS).expect("a free port");
-        let Address::Inet(bound) = bound else { panic!("not {bound}") };
+        let Address::Inet(bound) = bound else {
+            panic!("not {bound}")
+        };
         let _client = std::net::TcpStream::connect(bound).expect("connect");
         let (accepted, _) = std::net::TcpListener::from(listener).accept().expect("accept");
         assert!(accepted.nodelay().expect("getsockopt"));

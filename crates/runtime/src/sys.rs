@@ -57,9 +57,16 @@ impl EnterTarget {
     /// Registers the ring with the calling thread, which saves the kernel a look-up per call; falls back to the
     /// descriptor.
     pub(crate) fn register(ring: i32) -> Self {
-        let mut update = ResourceUpdate { offset: u32::MAX, reserved: 0, data: ring as u64 };
+        let mut update = ResourceUpdate {
+            offset: u32::MAX,
+            reserved: 0,
+            data: ring as u64,
+        };
         let registered = update_registered(ring, IORING_REGISTER_RING_FDS, &mut update);
-        Self { ring, registered: registered.then_some(update.offset) }
+        Self {
+            ring,
+            registered: registered.then_some(update.offset),
+        }
     }
 
     #[cfg(test)]
@@ -78,7 +85,12 @@ impl EnterTarget {
                 timespec.seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
                 timespec.nanos = i64::from(time.subsec_nanos());
                 let timespec = &raw const timespec as u64;
-                let arg = GetEventsArg { sigmask: 0, sigmask_size: 0, min_wait_us: 0, timespec };
+                let arg = GetEventsArg {
+                    sigmask: 0,
+                    sigmask_size: 0,
+                    min_wait_us: 0,
+                    timespec,
+                };
                 self.call(queued, 1, flags | IORING_ENTER_EXT_ARG, Some(&arg))
             }
         }
@@ -89,7 +101,9 @@ impl EnterTarget {
             Some(index) => (index as i32, flags | IORING_ENTER_REGISTERED_RING),
             None => (self.ring, flags),
         };
-        let (pointer, size) = arg.map_or((std::ptr::null(), 0), |arg| (&raw const *arg, size_of::<GetEventsArg>()));
+        let (pointer, size) = arg.map_or((std::ptr::null(), 0), |arg| {
+            (&raw const *arg, size_of::<GetEventsArg>())
+        });
         // SAFETY: the argument, if any, is a valid io_uring_getevents_arg whose timespec outlives the call; the
         // entries that are submitted obey the contract of `Uring::push`.
         let result = unsafe {
@@ -110,7 +124,15 @@ impl EnterTarget {
 impl Drop for EnterTarget {
     fn drop(&mut self) {
         if let Some(offset) = self.registered {
-            update_registered(self.ring, IORING_UNREGISTER_RING_FDS, &mut ResourceUpdate { offset, reserved: 0, data: 0 });
+            update_registered(
+                self.ring,
+                IORING_UNREGISTER_RING_FDS,
+                &mut ResourceUpdate {
+                    offset,
+                    reserved: 0,
+                    data: 0,
+                },
+            );
         }
     }
 }
@@ -157,7 +179,10 @@ const OPTLEN_OFFSET: usize = 44;
 const _: () = assert!(size_of::<Entry>() == 64, "Entry is not a plain io_uring_sqe any more");
 
 fn set_entry_field(entry: &mut Entry, offset: usize, value: u32) {
-    assert!(offset + size_of::<u32>() <= size_of::<Entry>(), "a field outside of the entry");
+    assert!(
+        offset + size_of::<u32>() <= size_of::<Entry>(),
+        "a field outside of the entry"
+    );
     // SAFETY: `Entry` is a repr(C) wrapper of the 64-byte io_uring_sqe (asserted above), and so is the offset inside.
     let field = unsafe { (entry as *mut Entry).cast::<u8>().add(offset) };
     // SAFETY: the four bytes are an integer field; any value is valid; `entry` is borrowed mutably.
@@ -178,13 +203,21 @@ pub(crate) fn bind_address_no_port(socket: &Socket) -> io::Result<()> {
             size_of::<c_int>() as libc::socklen_t,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Accepts one connection if one is queued; a negative errno otherwise. The accepted socket is blocking, as the ring
 /// wants it.
 pub(crate) fn accept_nonblocking(listener: i32) -> i32 {
-    let mut poll = libc::pollfd { fd: listener, events: libc::POLLIN, revents: 0 };
+    let mut poll = libc::pollfd {
+        fd: listener,
+        events: libc::POLLIN,
+        revents: 0,
+    };
     // SAFETY: one pollfd that outlives the call.
     let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
     if ready != 1 {

@@ -28,13 +28,22 @@ pub(crate) struct Tasks {
 
 impl Tasks {
     pub(crate) fn new(runtime: u16, ready: Rc<ReadyQueue>) -> Self {
-        Self { runtime, table: RefCell::new(Slab::new()), ready, panicked: Cell::new(0), ended: Cell::new(false) }
+        Self {
+            runtime,
+            table: RefCell::new(Slab::new()),
+            ready,
+            panicked: Cell::new(0),
+            ended: Cell::new(false),
+        }
     }
 
     /// Once the runtime has ended a task is dropped at once.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) -> TaskId {
         if self.ended.get() {
-            return TaskId(Token { slot: u32::MAX, generation: 0 });
+            return TaskId(Token {
+                slot: u32::MAX,
+                generation: 0,
+            });
         }
         let token = self.table.borrow_mut().insert(Some(Box::pin(future)));
         self.ready.open(token.slot, token.generation);
@@ -76,8 +85,12 @@ impl Tasks {
     fn poll(&self, slot: u32) {
         let (mut task, generation) = {
             let mut table = self.table.borrow_mut();
-            let Some(entry) = table.slot_with_generation(slot) else { return };
-            let (generation, Some(task)) = (entry.0, entry.1.take()) else { return };
+            let Some(entry) = table.slot_with_generation(slot) else {
+                return;
+            };
+            let (generation, Some(task)) = (entry.0, entry.1.take()) else {
+                return;
+            };
             (task, generation)
         };
         let waker = waker(self.runtime, slot, generation);
@@ -121,7 +134,12 @@ impl Tasks {
     /// Drops every task. Their destructors may still use the runtime, but start no new ones.
     pub(crate) fn end_all(&self) {
         self.ended.set(true);
-        let tokens: Vec<u32> = self.table.borrow_mut().iter_mut().map(|(token, _)| token.slot).collect();
+        let tokens: Vec<u32> = self
+            .table
+            .borrow_mut()
+            .iter_mut()
+            .map(|(token, _)| token.slot)
+            .collect();
         for slot in tokens {
             let task = self.table.borrow_mut().remove_slot(slot);
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(task))) {

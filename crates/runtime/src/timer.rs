@@ -18,7 +18,11 @@ pub struct Sleep {
 
 impl Sleep {
     pub(crate) const fn new(runtime: Rc<Inner>, deadline: Time) -> Self {
-        Self { runtime, deadline, key: None }
+        Self {
+            runtime,
+            deadline,
+            key: None,
+        }
     }
 
     /// When it resolves.

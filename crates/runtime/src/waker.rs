@@ -37,12 +37,17 @@ impl ReadyQueue {
         if marks.len() <= slot as usize {
             marks.resize(slot as usize + 1, Mark::default());
         }
-        marks[slot as usize] = Mark { generation: generation as u16, queued: false };
+        marks[slot as usize] = Mark {
+            generation: generation as u16,
+            queued: false,
+        };
     }
 
     pub(crate) fn push(&self, slot: u32, generation: u16) {
         let mut marks = self.marks.borrow_mut();
-        let Some(mark) = marks.get_mut(slot as usize) else { return };
+        let Some(mark) = marks.get_mut(slot as usize) else {
+            return;
+        };
         if mark.generation == generation && !mark.queued {
             mark.queued = true;
             self.slots.borrow_mut().push_back(slot);
@@ -97,7 +102,9 @@ fn wake(data: *const ()) {
     let (runtime, generation, slot) = unpack(bits);
     let local = LOCAL.try_with(|local| {
         let local = local.borrow();
-        let Some((_, queue)) = local.iter().find(|(id, _)| *id == runtime) else { return false };
+        let Some((_, queue)) = local.iter().find(|(id, _)| *id == runtime) else {
+            return false;
+        };
         queue.push(slot, generation);
         true
     });

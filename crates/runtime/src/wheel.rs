@@ -42,7 +42,12 @@ pub(crate) struct Wheel {
 
 impl Wheel {
     pub(crate) const fn new() -> Self {
-        Self { elapsed: 0, timers: Slab::new(), heads: [[NONE; SLOTS]; LEVELS], occupied: [0; LEVELS] }
+        Self {
+            elapsed: 0,
+            timers: Slab::new(),
+            heads: [[NONE; SLOTS]; LEVELS],
+            occupied: [0; LEVELS],
+        }
     }
 
     /// Timers that are armed.
@@ -54,14 +59,22 @@ impl Wheel {
     pub(crate) fn insert(&mut self, deadline: Time, waker: Waker) -> TimerKey {
         let tick = deadline.as_nanos().div_ceil(TICK.as_nanos() as u64);
         let deadline = tick.clamp(self.elapsed + 1, self.elapsed + TICKS_MAX - 1);
-        let token = self.timers.insert(Timer { deadline, waker, previous: NONE, next: NONE, list: 0 });
+        let token = self.timers.insert(Timer {
+            deadline,
+            waker,
+            previous: NONE,
+            next: NONE,
+            list: 0,
+        });
         self.link(token.slot);
         TimerKey(token)
     }
 
     /// `true` while the timer has not fired; then `waker` is the one it will wake.
     pub(crate) fn keep(&mut self, key: &TimerKey, waker: &Waker) -> bool {
-        let Some(timer) = self.timers.get_mut(key.0) else { return false };
+        let Some(timer) = self.timers.get_mut(key.0) else {
+            return false;
+        };
         timer.waker.clone_from(waker);
         true
     }

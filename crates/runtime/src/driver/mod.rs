@@ -19,6 +19,9 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+/// Bytes of one completion from which on a receive counts as part of a stream; the longest bundle before that.
+pub(crate) const BULK_MIN: u32 = 64 * 1024;
+
 /// Pieces of one send: a longer queue goes out in several turns. Far below the kernel's UIO_MAXIOV.
 pub(crate) const SEND_PIECES_MAX: usize = 64;
 
@@ -30,8 +33,9 @@ pub(crate) struct Fd(pub(crate) i32);
 pub(crate) enum Operation<'a> {
     /// Accept again and again until cancelled or failed, or `once`.
     Accept { fd: Fd, once: bool },
-    /// Receive into published buffers again and again, in bundles where the kernel can.
-    Receive { fd: Fd },
+    /// Receive into published buffers again and again, in bundles where the kernel can. With `bulk`, bundles may be long:
+    /// worth it for streams only, because the kernel prepares as many buffers for each receive, however short.
+    Receive { fd: Fd, bulk: bool },
     /// Connect once.
     Connect { fd: Fd, address: &'a Address },
     /// Send what fits now, never wait. Without `report`, nothing is reported when everything fitted: no completion by

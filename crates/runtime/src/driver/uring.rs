@@ -4,7 +4,7 @@
 //! kernel. Never decides anything; never touches a buffer between its submission and its completion. Unsafe module:
 //! pushes submission entries, calls io_uring_enter(2), and closes descriptors.
 
-use super::{Completion, Domain, DriverStats, Fd, Operation, SEND_PIECES_MAX, Wait};
+use super::{BULK_MIN, Completion, Domain, DriverStats, Fd, Operation, SEND_PIECES_MAX, Wait};
 use crate::address::Address;
 use crate::capabilities::{Capabilities, Unavailable};
 use crate::errno::{Errno, outcome};
@@ -35,6 +35,7 @@ pub(crate) const BUFFER_GROUP: u16 = 0;
 /// Bytes of one receive, in one completion or several: bounds what one burst adds on top of a full queue. Then it is
 /// armed again.
 const RECEIVE_BYTES_MAX: u32 = 512 * 1024;
+const _: () = assert!(BULK_MIN <= RECEIVE_BYTES_MAX);
 /// Vectors, headers and addresses that may wait for one submission.
 const VECTORS_MAX: usize = 4096;
 const HEADERS_MAX: usize = 256;
@@ -79,13 +80,16 @@ impl Uring {
             .dontfork()
             .build(SUBMISSIONS)
             .map_err(|error| Unavailable::from_setup(errno_of(&error)))?;
-        let pool = Pool::shared(buffers)
-            .map_err(|error| Unavailable::new("mapping the receive buffers", errno_of(&error)))?;
+        let pool =
+            Pool::shared(buffers).map_err(|error| Unavailable::new("mapping the receive buffers", errno_of(&error)))?;
         let (address, entries) = pool.shared_ring();
         // SAFETY: the ring of entries is page-aligned, has `entries` entries and stays mapped until `retire` saw the
         // last completion (or leaked it): `Pool` is owned by `self.pool` and dropped after `self.ring`.
-        unsafe { ring.submitter().register_buf_ring_with_flags(address, entries, BUFFER_GROUP, 0) }
-            .map_err(|error| Unavailable::new("registering the receive buffers", errno_of(&error)))?;
+        unsafe {
+            ring.submitter()
+                .register_buf_ring_with_flags(address, entries, BUFFER_GROUP, 0)
+        }
+        .map_err(|error| Unavailable::new("registering the receive buffers", errno_of(&error)))?;
         restrict(&ring).map_err(|error| Unavailable::new("restricting the ring", errno_of(&error)))?;
         ring.submitter()
             .register_enable_rings()
@@ -125,42 +129,56 @@ impl Uring {
             self.flush();
         }
         let entry = match operation {
-            Operation::Accept { fd, once: false } => {
-                opcode::AcceptMulti::new(RingFd(fd.0)).flags(libc::SOCK_CLOEXEC).build().user_data(token.pack())
-            }
+            Operation::Accept { fd, once: false } => opcode::AcceptMulti::new(RingFd(fd.0))
+                .flags(libc::SOCK_CLOEXEC)
+                .build()
+                .user_data(token.pack()),
             Operation::Accept { fd, once: true } => {
                 let accept = opcode::Accept::new(RingFd(fd.0), std::ptr::null_mut(), std::ptr::null_mut());
                 accept.flags(libc::SOCK_CLOEXEC).build().user_data(token.pack())
             }
-            Operation::Receive { fd } => self.receive_entry(fd).user_data(token.pack()),
+            Operation::Receive { fd, bulk } => self.receive_entry(fd, bulk).user_data(token.pack()),
             Operation::Connect { fd, address } => self.connect_entry(fd, address).user_data(token.pack()),
-            Operation::Send { fd, links, report } => {
-                self.send_entry(fd, links).flags(report_flags(report)).user_data(token.pack())
-            }
+            Operation::Send { fd, links, report } => self
+                .send_entry(fd, links)
+                .flags(report_flags(report))
+                .user_data(token.pack()),
             Operation::SendBytes { fd, bytes, report } => {
                 let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                let entry = opcode::Send::new(RingFd(fd.0), bytes.as_ptr(), len).flags(sys::SEND_FLAGS).build();
+                let entry = opcode::Send::new(RingFd(fd.0), bytes.as_ptr(), len)
+                    .flags(sys::SEND_FLAGS)
+                    .build();
                 entry.flags(report_flags(report)).user_data(token.pack())
             }
-            Operation::Writable { fd } => {
-                opcode::PollAdd::new(RingFd(fd.0), libc::POLLOUT as u32).build().user_data(token.pack())
-            }
+            Operation::Writable { fd } => opcode::PollAdd::new(RingFd(fd.0), libc::POLLOUT as u32)
+                .build()
+                .user_data(token.pack()),
             Operation::Notified => {
                 let value: *mut u64 = &mut *self.event_value;
-                opcode::Read::new(RingFd(self.event.as_raw_fd()), value.cast(), 8).build().user_data(token.pack())
+                opcode::Read::new(RingFd(self.event.as_raw_fd()), value.cast(), 8)
+                    .build()
+                    .user_data(token.pack())
             }
-            Operation::Cancel { target } => {
-                opcode::AsyncCancel::new(target.pack()).build().flags(Flags::SKIP_SUCCESS).user_data(IGNORED)
-            }
+            Operation::Cancel { target } => opcode::AsyncCancel::new(target.pack())
+                .build()
+                .flags(Flags::SKIP_SUCCESS)
+                .user_data(IGNORED),
         };
         self.push(&entry);
     }
 
-    fn receive_entry(&self, fd: Fd) -> Entry {
+    fn receive_entry(&self, fd: Fd, bulk: bool) -> Entry {
         let max = RECEIVE_BYTES_MAX.max(self.pool.buffer_size());
         let mut entry = if self.capabilities.bundles {
             let mut entry = opcode::RecvMultiBundle::new(RingFd(fd.0), BUFFER_GROUP).build();
-            sys::set_entry_len(&mut entry, max);
+            sys::set_entry_len(
+                &mut entry,
+                if bulk || !self.capabilities.receive_limit {
+                    max
+                } else {
+                    BULK_MIN.max(self.pool.buffer_size())
+                },
+            );
             entry
         } else {
             opcode::RecvMulti::new(RingFd(fd.0), BUFFER_GROUP).build()
@@ -187,18 +205,25 @@ impl Uring {
         let mut slices = pool.slices(links).take(SEND_PIECES_MAX).peekable();
         let first = slices.next().unwrap_or_default();
         if slices.peek().is_none() {
-            return opcode::Send::new(RingFd(fd.0), first.as_ptr(), first.len() as u32).flags(sys::SEND_FLAGS).build();
+            return opcode::Send::new(RingFd(fd.0), first.as_ptr(), first.len() as u32)
+                .flags(sys::SEND_FLAGS)
+                .build();
         }
         if self.vectors.len() + SEND_PIECES_MAX > VECTORS_MAX || self.headers.len() == HEADERS_MAX {
             self.flush();
         }
         let start = self.vectors.len();
         for slice in std::iter::once(first).chain(slices) {
-            self.vectors.push(libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() });
+            self.vectors.push(libc::iovec {
+                iov_base: slice.as_ptr().cast_mut().cast(),
+                iov_len: slice.len(),
+            });
         }
         self.headers.push(sys::message_header(&mut self.vectors[start..]));
         let header = &self.headers[self.headers.len() - 1];
-        opcode::SendMsg::new(RingFd(fd.0), header).flags(sys::SEND_FLAGS as u32).build()
+        opcode::SendMsg::new(RingFd(fd.0), header)
+            .flags(sys::SEND_FLAGS as u32)
+            .build()
     }
 
     /// There must be room in the queue.
@@ -293,7 +318,9 @@ impl Uring {
         if let Some(source) = source {
             self.stats.direct_calls += 2;
             sys::bind_address_no_port(&socket).map_err(|error| errno_of(&error))?;
-            socket.bind(&SocketAddr::new(source, 0).into()).map_err(|error| errno_of(&error))?;
+            socket
+                .bind(&SocketAddr::new(source, 0).into())
+                .map_err(|error| errno_of(&error))?;
         }
         Ok(Fd(socket.into_raw_fd()))
     }
@@ -316,7 +343,8 @@ impl Uring {
     }
 
     pub(crate) fn peer_address(&mut self, fd: Fd) -> Result<Address, Errno> {
-        self.direct(fd, |socket| socket.peer_addr()).map(|address| from_sock_addr(&address))
+        self.direct(fd, |socket| socket.peer_addr())
+            .map(|address| from_sock_addr(&address))
     }
 
     pub(crate) fn set_options(&mut self, fd: Fd, options: &SocketOptions) -> Result<(), Errno> {
@@ -363,9 +391,18 @@ const fn report_flags(report: bool) -> Flags {
 /// After this the ring can do nothing but what the driver uses, and nothing can be registered any more.
 fn restrict(ring: &IoUring) -> io::Result<()> {
     use io_uring::register::Restriction;
-    let mut allowed: Vec<Restriction> = Capabilities::OPCODES.iter().map(|&code| Restriction::sqe_op(code)).collect();
-    allowed.push(Restriction::sqe_flags_allowed((Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS).bits()));
-    for operation in [sys::IORING_REGISTER_RING_FDS, sys::IORING_UNREGISTER_RING_FDS, sys::IORING_REGISTER_ENABLE_RINGS] {
+    let mut allowed: Vec<Restriction> = Capabilities::OPCODES
+        .iter()
+        .map(|&code| Restriction::sqe_op(code))
+        .collect();
+    allowed.push(Restriction::sqe_flags_allowed(
+        (Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS).bits(),
+    ));
+    for operation in [
+        sys::IORING_REGISTER_RING_FDS,
+        sys::IORING_UNREGISTER_RING_FDS,
+        sys::IORING_REGISTER_ENABLE_RINGS,
+    ] {
         allowed.push(Restriction::register_op(operation as u8));
     }
     ring.submitter().register_restrictions(&mut allowed)

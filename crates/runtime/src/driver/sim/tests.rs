@@ -84,7 +84,13 @@ impl Scene {
     }
 
     fn receive(&mut self, n: u32) {
-        self.sim.start(Operation::Receive { fd: self.fd }, token(n));
+        self.sim.start(
+            Operation::Receive {
+                fd: self.fd,
+                bulk: false,
+            },
+            token(n),
+        );
     }
 
     fn send(&mut self, n: u32, bytes: &[u8]) {
