@@ -3,7 +3,7 @@
 use crate::{SOON, WarmUp, first_of, ms};
 use ringway_tests::address::free_v4;
 use ringway_tests::backend::{Backend, Behaviour};
-use ringway_tests::client::{many, pings, run};
+use ringway_tests::client::{Seen, many, pings, run};
 use ringway_tests::exchange::{Order, Plan};
 use ringway_tests::process::wait_for;
 use ringway_tests::promise::Promise;
@@ -104,6 +104,20 @@ async fn drip_all(ringway: &Ringway, readers: Vec<Reader>, span: Duration) -> (u
     (threads, memory, dripping.join_all().await)
 }
 
+/// Lets all read the rest; what went wrong.
+async fn resume_all(readers: Vec<io::Result<Reader>>) -> Vec<io::Error> {
+    let mut wrong = Vec::new();
+    let mut resumed = tokio::task::JoinSet::new();
+    for reader in readers {
+        match reader {
+            Ok(reader) => drop(resumed.spawn(reader.resume())),
+            Err(error) => wrong.push(error),
+        }
+    }
+    wrong.extend(resumed.join_all().await.into_iter().filter_map(Result::err));
+    wrong
+}
+
 #[test]
 fn p17_a_reader_that_stops_holds_little() {
     let _turn = Turn::start("p17_a_reader_that_stops_holds_little", Duration::from_secs(180));
@@ -150,15 +164,7 @@ fn p17_a_reader_that_stops_holds_little() {
         promise.at_most("bytes of other process memory for all", grown, 4 << 20);
 
         let mut seen = ping(honest.clone()).await;
-        let (direct, through) = (direct.percentile(99), seen.percentile(99));
-        promise.at_most("honest clients cut", seen.errors.len(), 0);
-        let limit = (direct * 3 / 2).max(direct + Duration::from_millis(5));
-        let required = format!("honest p99 at most {} ms (direct path {} ms)", ms(limit), ms(direct));
-        promise.figure(
-            required,
-            format!("{} ms", ms(through)),
-            through <= limit && !seen.durations.is_empty(),
-        );
+        judge_honest(&mut promise, &mut direct, &mut seen);
 
         let (threads, most, readers) = drip_all(&ringway, readers, Duration::from_secs(figure(5, 10))).await;
         promise.at_most("kernel worker threads while all drip", threads, 0);
@@ -168,15 +174,7 @@ fn p17_a_reader_that_stops_holds_little() {
             4 << 20,
         );
 
-        let mut wrong = Vec::new();
-        let mut resumed = tokio::task::JoinSet::new();
-        for reader in readers {
-            match reader {
-                Ok(reader) => drop(resumed.spawn(reader.resume())),
-                Err(error) => wrong.push(error),
-            }
-        }
-        wrong.extend(resumed.join_all().await.into_iter().filter_map(Result::err));
+        let wrong = resume_all(readers).await;
         let required = format!("{READERS} resumed are exact");
         promise.figure(required, first_of(&wrong), wrong.is_empty());
     });
@@ -200,4 +198,17 @@ fn highest(ringway: &Ringway, span: Duration) -> u64 {
         std::thread::sleep(Duration::from_millis(20));
     }
     highest
+}
+
+/// How honest clients fared beside the stopped ones, against the direct path.
+fn judge_honest(promise: &mut Promise, direct: &mut Seen, seen: &mut Seen) {
+    let (direct, through) = (direct.percentile(99), seen.percentile(99));
+    promise.at_most("honest clients cut", seen.errors.len(), 0);
+    let limit = (direct * 3 / 2).max(direct + Duration::from_millis(5));
+    let required = format!("honest p99 at most {} ms (direct path {} ms)", ms(limit), ms(direct));
+    promise.figure(
+        required,
+        format!("{} ms", ms(through)),
+        through <= limit && !seen.durations.is_empty(),
+    );
 }
