@@ -1,12 +1,13 @@
 //! What this kernel's io_uring can do: probed, never guessed from a version; and sentences for when it cannot be used.
 
 use crate::errno::Errno;
+use crate::pool::{BUFFERS_MIN, BufferOptions, Pool};
 use crate::sys;
 use io_uring::types::Fd as RingFd;
 use io_uring::{IoUring, Probe, opcode};
 use std::fmt;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
@@ -15,7 +16,7 @@ use std::os::unix::net::UnixStream;
 pub struct Capabilities {
     /// One receive completion may fill several buffers (kernel 6.10).
     pub bundles: bool,
-    /// A multishot receive may end after a number of bytes (kernel 6.17).
+    /// A multishot receive may end after a number of bytes (kernel 6.17, and its mistake with buffer rings repaired).
     pub receive_limit: bool,
 }
 
@@ -85,19 +86,34 @@ impl Unavailable {
     }
 }
 
-/// Starts a limited receive from a buffer group that does not exist: a kernel that knows the limit finds no buffer
-/// (ENOBUFS), others refuse the entry (EINVAL).
-fn takes_receive_limit(mut ring: IoUring) -> io::Result<bool> {
+/// Tries a limited receive that finds no bytes, on a buffer ring of its own. Kernels before 6.17 refuse it (EINVAL). Some
+/// after it shorten the next buffer's entry in the ring to what is left of the limit, and leave it so although nothing
+/// was received (repaired in 2026 by "io_uring/kbuf: remove the buffer truncation"): a bundle that starts there later has
+/// its bytes elsewhere than its length tells, which would send one connection's bytes to another.
+fn takes_receive_limit(ring: IoUring) -> io::Result<bool> {
+    const BUFFERS: BufferOptions = BufferOptions {
+        count: BUFFERS_MIN,
+        size: 4096,
+    };
+    let pool = Pool::shared(BUFFERS)?;
+    // Dropped before the pool.
+    let mut ring = ring;
+    let (address, entries) = pool.shared_ring();
+    // SAFETY: the ring of entries is page-aligned, has `entries` entries, and outlives `ring`.
+    unsafe { ring.submitter().register_buf_ring_with_flags(address, entries, 0, 0) }?;
+    pool.publish();
     let (socket, peer) = UnixStream::pair()?;
-    (&peer).write_all(b"x")?;
-    let mut entry = opcode::RecvMulti::new(RingFd(socket.as_raw_fd()), 0).build();
+    let mut entry = opcode::RecvMultiBundle::new(RingFd(socket.as_raw_fd()), 0).build();
     sys::set_entry_total(&mut entry, 1);
-    // SAFETY: the entry names no memory: its buffer would come from a group that does not exist. The socket stays open
-    // until the completion was waited for.
+    // SAFETY: the entry names no memory but the pool's, which outlives `ring`; the socket stays open until the last
+    // completion was waited for.
     unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
+    ring.submit()?;
+    let refused = !ring.completion().is_empty();
+    let intact = pool.next_length() == BUFFERS.size;
+    drop(peer);
     ring.submit_and_wait(1)?;
-    let result = ring.completion().next().map(|completion| completion.result());
-    Ok(result == Some(-libc::ENOBUFS))
+    Ok(!refused && intact)
 }
 
 /// `kernel.io_uring_disabled` as text; empty where the kernel does not know it.

@@ -168,6 +168,15 @@ impl Pool {
         (self.published.borrow().entries.start().as_ptr() as u64, self.count)
     }
 
+    /// Bytes of the next buffer, as its entry in the shared ring tells the kernel now.
+    pub(crate) fn next_length(&self) -> u32 {
+        let ring = self.published.borrow();
+        let entry = ring.entry(ring.head & (self.count - 1));
+        // SAFETY: the entry is inside the mapping and aligned; any bytes are a valid entry. The kernel may have written
+        // to it during a system call, none of which is under way: hence volatile, and no reference is made.
+        unsafe { entry.read_volatile() }.len()
+    }
+
     /// The kernel found nothing published: publish more from now on.
     pub(crate) fn ran_dry(&self) {
         self.target.set(self.target.get().saturating_mul(2).min(self.count));
@@ -382,14 +391,15 @@ impl Pool {
 }
 
 impl SharedRing {
+    fn entry(&self, slot: u16) -> NonNull<BufRingEntry> {
+        let offset = usize::from(slot) * size_of::<BufRingEntry>();
+        self.entries.range(offset, size_of::<BufRingEntry>()).cast()
+    }
+
     fn write(&mut self, buffer: u16, address: NonNull<u8>, size: u32) {
         let mask = self.slots.len() as u16 - 1;
         let slot = self.tail & mask;
-        let offset = usize::from(slot) * size_of::<BufRingEntry>();
-        let entry = self
-            .entries
-            .range(offset, size_of::<BufRingEntry>())
-            .cast::<BufRingEntry>();
+        let entry = self.entry(slot);
         // SAFETY: the entry is inside the mapping and aligned (16-byte entries from a page boundary). The kernel reads
         // entries below the tail only, and this one is published by `store_tail` later. The tail itself overlaps the
         // `resv` field of entry 0, which none of the three setters touches.

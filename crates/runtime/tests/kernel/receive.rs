@@ -330,3 +330,29 @@ fn bundles_that_are_looked_at_late_are_exact() {
         done.reaches(12).await;
     });
 }
+
+/// The kernel shortens a buffer's entry in the ring when less than a buffer may still be received, and leaves it so if
+/// nothing was: whoever receives into that buffer next must not take it for full.
+#[test]
+fn a_receive_that_ends_near_its_limit_leaves_the_ring_intact() {
+    /// The driver's limit of one receive.
+    const LIMIT: usize = 512 * 1024;
+    run(USUAL, |handle| async move {
+        for rest in [1, 100, 5_000, 16_000] {
+            let (stream, mut peer) = pair(&handle).await;
+            let mut receive = stream.receive();
+            for piece in [LIMIT / 2, LIMIT / 2 - rest] {
+                let theirs = vec![1; piece];
+                peer = in_thread(move || write_and_return(peer, &theirs)).await;
+            }
+            receive_len(&mut receive, LIMIT - rest).await;
+            drop(peer);
+            assert!(matches!(receive.next().await, Ok(None)));
+            let wanted = Random::new(rest as u64).bytes(60_000);
+            let (stream, mut peer) = pair(&handle).await;
+            peer.write_all(&wanted).expect("write");
+            let got = receive_len(&mut stream.receive(), wanted.len()).await;
+            assert_same(&got, &wanted, &format!("{rest} bytes before the limit"));
+        }
+    });
+}
