@@ -3,8 +3,14 @@
 //! An operation's entry exists until the kernel's last completion for it *and* its owner lost interest; the entry owns
 //! the buffers, and a socket's descriptor is closed only when no operation on it is in flight. Dropping an owner
 //! cancels the operation; what still arrives is given back. Nobody but this file frees an entry or closes a
-//! descriptor. Called by the futures in `ops` and by the loop in `lib`.
+//! descriptor; `receive` starts again what the kernel ended, `op` has the table's types. Called by the futures in
+//! `ops` and by the loop in `lib`.
 
+mod op;
+mod receive;
+
+use self::op::{Closing, Kind, NO_SOCKET, Op, Phase, SocketEntry, keep, wake};
+pub(crate) use self::op::{Received, Sent, SocketSlot};
 use crate::driver::{BULK_MIN, Completion, Driver, Fd, Operation, Wait};
 use crate::errno::{Errno, outcome};
 use crate::pool::{Links, Pool};
@@ -12,113 +18,6 @@ use crate::slab::{Slab, Token};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
-
-/// No socket, for operations without one.
-const NO_SOCKET: Token = Token {
-    slot: u32::MAX,
-    generation: 0,
-};
-
-/// Names a socket of this runtime; owned by exactly one `Stream` or `Listener`.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct SocketSlot(pub(crate) u32);
-
-struct SocketEntry {
-    fd: Fd,
-    in_flight: u32,
-    /// What to do once nothing is in flight.
-    closing: Option<Closing>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Closing {
-    Orderly,
-    Abort,
-}
-
-/// What an operation is and what it has gathered for its owner.
-enum Kind {
-    /// Boxed because it would double the size of every operation in the table, most of which are receives.
-    #[allow(clippy::box_collection)]
-    Accept {
-        accepted: Box<VecDeque<Fd>>,
-    },
-    /// `bulk`: the last completion was long, so the next may be longer.
-    Receive {
-        received: Links,
-        phase: Phase,
-        bulk: bool,
-    },
-    Connect,
-    /// `unsent` is what the kernel did not take, once the send failed or fell short.
-    Send {
-        links: Links,
-    },
-    /// A send of bytes outside of the pool.
-    SendBytes {
-        bytes: Box<[u8]>,
-        sent: u32,
-    },
-    Writable,
-    Notified,
-}
-
-/// Where a receive stands with the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Armed,
-    /// A cancel is under way on the owner's request; `resume` says whether to arm again once it is over.
-    Pausing {
-        resume: bool,
-    },
-    Paused,
-    /// Ended by the kernel with more to come; armed again in the next turn.
-    Rearming,
-    /// Waits for buffers.
-    Starved,
-    Ended,
-}
-
-struct Op {
-    kind: Kind,
-    /// Of which it holds one in `in_flight` while in flight; may be gone otherwise, if its owner closed it first.
-    socket: Token,
-    /// Completions are still to come from the driver.
-    in_flight: bool,
-    /// Nobody is interested in the outcome any more.
-    orphaned: bool,
-    /// The last completion's result, once there are no more to come.
-    result: i32,
-    waker: Option<Waker>,
-}
-
-/// What a receive has to say.
-pub(crate) enum Received {
-    /// Bytes, in order.
-    Bytes(Links),
-    /// The peer ended in order.
-    End,
-    /// The connection broke.
-    Failed(Errno),
-    /// Nothing yet; the waker was kept.
-    Pending,
-}
-
-/// How a send went.
-pub(crate) enum Sent {
-    /// Not known before the end of the turn.
-    Pending,
-    /// Everything was taken.
-    All,
-    /// `links` was not taken; `error` says why, `None` for lack of room.
-    Rest { links: Links, error: Option<Errno> },
-    /// The same for bytes outside of the pool.
-    RestBytes {
-        bytes: Box<[u8]>,
-        sent: u32,
-        error: Option<Errno>,
-    },
-}
 
 pub(crate) struct Reactor {
     pub(crate) driver: Driver,
@@ -250,19 +149,6 @@ impl Reactor {
         token
     }
 
-    pub(crate) fn receive(&mut self, socket: &SocketSlot) -> Token {
-        let (token, fd) = self.begin(
-            Kind::Receive {
-                received: Links::EMPTY,
-                phase: Phase::Armed,
-                bulk: false,
-            },
-            Some(socket),
-        );
-        self.start(Operation::Receive { fd, bulk: false }, token);
-        token
-    }
-
     pub(crate) fn connect(&mut self, socket: &SocketSlot, address: &crate::Address) -> Token {
         let (token, fd) = self.begin(Kind::Connect, Some(socket));
         self.start(Operation::Connect { fd, address }, token);
@@ -338,63 +224,6 @@ impl Reactor {
         }
         self.completions = completions;
         self.settle_sends();
-    }
-
-    /// Arms receives that the kernel ended although there is more to come. Behind the sends that tasks have started
-    /// meanwhile: what was received leaves before more comes in.
-    fn feed_rearming(&mut self) {
-        let mut rearming = std::mem::take(&mut self.rearming);
-        for token in rearming.drain(..) {
-            let Some(op) = self.ops.get_mut(token) else { continue };
-            if matches!(
-                op.kind,
-                Kind::Receive {
-                    phase: Phase::Rearming,
-                    ..
-                }
-            ) {
-                self.arm_receive(token);
-            }
-        }
-        self.rearming = rearming;
-    }
-
-    /// Arms as many waiting receives as there are buffers for, oldest first. One that finds the ring dry again goes to
-    /// the end of the queue: everyone's turn comes. Those that gave up meanwhile do not count.
-    fn feed_starved(&mut self) {
-        let mut room = self.pool.available();
-        while room > 0 {
-            let Some(token) = self.starved.pop_front() else { break };
-            let Some(op) = self.ops.get_mut(token) else { continue };
-            let Kind::Receive { phase, .. } = &mut op.kind else {
-                continue;
-            };
-            if *phase != Phase::Starved || crate::faults::active(crate::faults::Fault::StarvedNotFed) {
-                continue;
-            }
-            self.arm_receive(token);
-            room -= 1;
-        }
-    }
-
-    /// Arms a receive again, unless its stream was given up meanwhile.
-    fn arm_receive(&mut self, token: Token) {
-        let Some(op) = self.ops.get_mut(token) else { return };
-        let Kind::Receive { phase, bulk, .. } = &mut op.kind else {
-            return;
-        };
-        let bulk = *bulk;
-        let Some(entry) = self.sockets.get_mut(op.socket).filter(|entry| entry.closing.is_none()) else {
-            *phase = Phase::Ended;
-            op.result = -Errno::CANCELED.0;
-            wake(op);
-            return;
-        };
-        *phase = Phase::Armed;
-        op.in_flight = true;
-        entry.in_flight += 1;
-        let fd = entry.fd;
-        self.driver.start(Operation::Receive { fd, bulk }, token);
     }
 
     fn complete(&mut self, completion: Completion) {
@@ -473,39 +302,6 @@ impl Reactor {
         }
     }
 
-    /// A multishot receive is over: because of its end, of a cancel, of a dry ring, or for reasons of the kernel's own.
-    fn receive_ended(&mut self, token: Token, result: i32) {
-        self.finish(token, result);
-        let Some(op) = self.ops.get_mut(token) else { return };
-        let Kind::Receive { phase, .. } = &mut op.kind else {
-            return;
-        };
-        match (*phase, outcome(result)) {
-            (Phase::Pausing { resume: false }, Ok(1..) | Err(Errno::CANCELED | Errno::NOBUFS)) => {
-                *phase = Phase::Paused
-            }
-            (_, Err(Errno::NOBUFS)) => {
-                *phase = Phase::Starved;
-                self.dry += 1;
-                self.pool.ran_dry();
-                if !crate::faults::active(crate::faults::Fault::NoRearmAfterNoBuffers) {
-                    self.starved.push_back(token);
-                }
-            }
-            (Phase::Armed | Phase::Pausing { resume: true }, Ok(1..) | Err(Errno::CANCELED)) => {
-                if crate::faults::active(crate::faults::Fault::MoreFlagIgnored) {
-                    return;
-                }
-                *phase = Phase::Rearming;
-                self.rearming.push(token);
-            }
-            _ => {
-                *phase = Phase::Ended;
-                wake(op);
-            }
-        }
-    }
-
     fn send_completed(&mut self, token: Token, result: i32) {
         let Some(op) = self.ops.get_mut(token) else { return };
         let taken = outcome(result).unwrap_or(0);
@@ -532,58 +328,6 @@ impl Reactor {
             self.finish(token, 0);
         }
         self.silent_sends = sends;
-    }
-
-    /// What a receive has gathered since the last time. Bytes come before the end or the error behind them.
-    pub(crate) fn poll_receive(&mut self, token: Token, waker: &Waker) -> Received {
-        let Some(op) = self.ops.get_mut(token) else {
-            return Received::Failed(Errno::CANCELED);
-        };
-        let Kind::Receive { received, phase, .. } = &mut op.kind else {
-            unreachable!("a token of another kind")
-        };
-        if !received.is_empty() {
-            return Received::Bytes(std::mem::replace(received, Links::EMPTY));
-        }
-        if *phase == Phase::Ended {
-            return match outcome(op.result) {
-                Ok(_) => Received::End,
-                Err(errno) => Received::Failed(errno),
-            };
-        }
-        keep(&mut op.waker, waker);
-        Received::Pending
-    }
-
-    /// Stops receiving; what is under way still arrives.
-    pub(crate) fn pause_receive(&mut self, token: Token) {
-        let Some(op) = self.ops.get_mut(token) else { return };
-        let Kind::Receive { phase, .. } = &mut op.kind else {
-            unreachable!("a token of another kind")
-        };
-        match *phase {
-            Phase::Armed => {
-                *phase = Phase::Pausing { resume: false };
-                self.driver.start(Operation::Cancel { target: token }, token);
-            }
-            Phase::Pausing { .. } => *phase = Phase::Pausing { resume: false },
-            // Its entry in the queue of the starved is skipped when its turn comes.
-            Phase::Starved | Phase::Rearming => *phase = Phase::Paused,
-            Phase::Paused | Phase::Ended => {}
-        }
-    }
-
-    /// Receives again after a pause.
-    pub(crate) fn resume_receive(&mut self, token: Token) {
-        let Some(op) = self.ops.get_mut(token) else { return };
-        let Kind::Receive { phase, .. } = &mut op.kind else {
-            unreachable!("a token of another kind")
-        };
-        match *phase {
-            Phase::Pausing { .. } => *phase = Phase::Pausing { resume: true },
-            Phase::Paused => self.arm_receive(token),
-            Phase::Armed | Phase::Rearming | Phase::Starved | Phase::Ended => {}
-        }
     }
 
     /// How a send went; once it is over the token is spent.
@@ -711,18 +455,5 @@ impl Reactor {
 
     pub(crate) fn starved(&self) -> usize {
         self.starved.len()
-    }
-}
-
-fn wake(op: &mut Op) {
-    if let Some(waker) = op.waker.take() {
-        waker.wake();
-    }
-}
-
-fn keep(slot: &mut Option<Waker>, waker: &Waker) {
-    match slot {
-        Some(kept) if kept.will_wake(waker) => {}
-        _ => *slot = Some(waker.clone()),
     }
 }
