@@ -1,9 +1,9 @@
-//! Anonymous memory mappings. Unsafe module: mmap(2), munmap(2) and access by bounds-checked ranges.
+//! Anonymous memory mappings. Unsafe module: mmap(2), madvise(2), munmap(2) and access by bounds-checked ranges.
 
 use std::io;
 use std::ptr::{self, NonNull};
 
-/// Zeroed, page-aligned memory that is resident only where it was touched. Not readable by child processes.
+/// Zeroed, page-aligned memory that is resident only where it was touched. Child processes do not have it.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     start: NonNull<u8>,
@@ -29,7 +29,12 @@ impl Mapping {
             return Err(io::Error::last_os_error());
         }
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mmap returned the null page"))?;
-        Ok(Self { start, len })
+        let mapping = Self { start, len };
+        // SAFETY: exactly the fresh mapping; nobody has an address of it yet.
+        if unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_DONTFORK) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(mapping)
     }
 
     /// First byte; valid until `self` is dropped.
@@ -61,5 +66,35 @@ impl Drop for Mapping {
         // SAFETY: `start` and `len` came from mmap(2) and nobody else unmaps them; whoever handed addresses to the
         // kernel (`driver::uring`) drops the mapping only after the last completion, or leaks it.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A child that has the pages would get writes of the kernel's that are meant for the parent, or keep them alive.
+    #[test]
+    fn children_do_not_have_the_mapping() {
+        let mapping = Mapping::new(3 * 4096).expect("memory");
+        let address = mapping.start().as_ptr() as usize;
+        let maps = std::fs::read_to_string("/proc/self/smaps").expect("procfs");
+        let mut inside = false;
+        let flags = maps.lines().find_map(|line| {
+            if let Some((start, end)) = area(line) {
+                inside = (start..end).contains(&address);
+            }
+            line.strip_prefix("VmFlags:").filter(|_| inside)
+        });
+        let flags = flags.expect("the area's flags");
+        assert!(flags.split_whitespace().any(|flag| flag == "dc"), "VmFlags:{flags}");
+    }
+    /// `start-end` in hexadecimal at the start of an area's first line (proc_pid_maps(5)).
+    fn area(line: &str) -> Option<(usize, usize)> {
+        let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+        Some((
+            usize::from_str_radix(start, 16).ok()?,
+            usize::from_str_radix(end, 16).ok()?,
+        ))
     }
 }
