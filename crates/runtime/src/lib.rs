@@ -35,7 +35,7 @@ pub use crate::address::Address;
 pub use crate::capabilities::{Capabilities, Unavailable};
 pub use crate::errno::Errno;
 pub use crate::ops::{Accept, Connect, Listener, Once, Receive, Send, SendOutcome, Stream, Unsent};
-pub use crate::pool::{BUFFERS_MAX, BUFFERS_MIN, BufferOptions, Leases};
+pub use crate::pool::{BUFFER_BYTES_MAX, BUFFERS_MAX, BUFFERS_MIN, BufferOptions, Leases};
 pub use crate::remote::Remote;
 pub use crate::socket::{Keepalive, ListenOptions, SocketOptions, TcpInfo};
 pub use crate::tasks::TaskId;
@@ -55,7 +55,6 @@ use std::net::IpAddr;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 /// How long a runtime that ends waits for the kernel's last completions.
@@ -144,14 +143,10 @@ impl Runtime {
     }
 
     fn with_driver(driver: Driver, event: Option<Arc<EventFd>>) -> Self {
-        static NEXT_ID: AtomicU16 = AtomicU16::new(0);
-        // Ids may come around after 65,536 runtimes (simulations make many); wakers of a runtime that is gone are
-        // harmless all the same.
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let ready = Rc::new(ReadyQueue::default());
-        waker::register(id, &ready);
         let remote = Remote::new(event);
-        remote.register(id);
+        let id = remote.register();
+        waker::register(id, &ready);
         let now = driver.now();
         let mut wheel = Wheel::new();
         wheel.expire(now);

@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 pub const BUFFERS_MIN: u16 = 16;
 /// The kernel's limit for one ring (io_uring_register_buf_ring(3)).
 pub const BUFFERS_MAX: u16 = 32_768;
+/// Bytes of all buffers together: lengths and counts of what is received fit 32 bits with room to spare.
+pub const BUFFER_BYTES_MAX: u64 = 1 << 30;
 /// Buffers published at first; doubled each time the ring runs dry although idle buffers exist.
 const PUBLISHED_FIRST: u16 = 256;
 const NONE: u16 = u16::MAX;
@@ -27,7 +29,7 @@ const NONE: u16 = u16::MAX;
 pub struct BufferOptions {
     /// A power of two, [`BUFFERS_MIN`] to [`BUFFERS_MAX`].
     pub count: u16,
-    /// Bytes of each, a power of two.
+    /// Bytes of each, a power of two. All together at most [`BUFFER_BYTES_MAX`].
     pub size: u32,
 }
 
@@ -127,6 +129,8 @@ impl Pool {
             "buffers: count {count}"
         );
         assert!(size.is_power_of_two(), "buffers: size {size}");
+        let bytes = u64::from(count) * u64::from(size);
+        assert!(bytes <= BUFFER_BYTES_MAX, "buffers: {bytes} bytes together");
         let unused = Piece {
             next: NONE,
             offset: 0,

@@ -6,8 +6,10 @@
 use crate::Handle;
 use crate::errno::Errno;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 type Call = Box<dyn FnOnce(&Handle) + Send>;
@@ -80,8 +82,20 @@ impl Remote {
         !inbox.calls.is_empty() || !inbox.wakes.is_empty()
     }
 
-    pub(crate) fn register(&self, id: u16) {
-        runtimes().get_or_insert_default().insert(id, self.clone());
+    /// Makes the runtime known to wakers, under an id that no other has until [`Self::unregister`]. Ids of runtimes that
+    /// are gone come around after 65,536 (simulations make many); late wakers of theirs are harmless.
+    pub(crate) fn register(&self) -> u16 {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let mut runtimes = runtimes();
+        let runtimes = runtimes.get_or_insert_default();
+        assert!(runtimes.len() <= usize::from(u16::MAX), "65,536 runtimes at once");
+        loop {
+            let id = NEXT.fetch_add(1, Ordering::Relaxed);
+            if let Entry::Vacant(free) = runtimes.entry(id) {
+                free.insert(self.clone());
+                return id;
+            }
+        }
     }
 
     pub(crate) fn unregister(&self, id: u16) {
@@ -138,5 +152,25 @@ impl EventFd {
 
     pub(crate) fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_runtimes_that_live_have_the_same_id() {
+        let long_lived = Remote::new(None);
+        let id = long_lived.register();
+        for _ in 0..70_000 {
+            let other = Remote::new(None);
+            let others = other.register();
+            assert_ne!(others, id);
+            other.unregister(others);
+        }
+        wake(id, 7);
+        assert_eq!(long_lived.take().1, [7], "it is still known");
+        long_lived.unregister(id);
     }
 }
