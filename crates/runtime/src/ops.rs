@@ -48,6 +48,8 @@ impl Stream {
     /// Starts to send as much as there is room for now. With `report`, whoever polls is woken by success too; without,
     /// only when something was left: success is then seen by whoever polls later. The whole of `leases` counts as one
     /// send up to 64 pieces; what is beyond comes back as rest. Panics if they come from another runtime.
+    ///
+    /// One at a time: of two whose outcomes are not known yet, the second may overtake the rest of the first.
     pub fn send(&self, leases: Leases, report: bool) -> Send {
         let links = leases.into_links(&self.runtime.pool);
         let token = self.runtime.reactor.borrow_mut().send(&self.socket, links, report);
@@ -85,7 +87,8 @@ impl Stream {
         }
     }
 
-    /// Ends the sending direction (FIN). An error means that the connection is gone already.
+    /// Ends the sending direction (FIN), at once: a send whose outcome is not known yet would come too late. An error
+    /// means that the connection is gone already.
     ///
     /// # Errors
     /// The error of shutdown(2).
