@@ -1,23 +1,15 @@
 //! What this kernel's io_uring can do: probed, never guessed from a version; and sentences for when it cannot be used.
 
 use crate::errno::Errno;
-use crate::pool::{BUFFERS_MIN, BufferOptions, Pool};
-use crate::sys;
-use io_uring::types::Fd as RingFd;
 use io_uring::{IoUring, Probe, opcode};
 use std::fmt;
 use std::fs;
-use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
 
 /// What was found out about the kernel before the first worker starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// One receive completion may fill several buffers (kernel 6.10).
     pub bundles: bool,
-    /// A multishot receive may end after a number of bytes (kernel 6.17, and its mistake with buffer rings repaired).
-    pub receive_limit: bool,
 }
 
 /// io_uring cannot be used here: the step that failed, the error, and what to do about it.
@@ -65,10 +57,9 @@ impl Capabilities {
         if !complete {
             return Err(Unavailable::new("asking for supported operations", Errno(libc::EINVAL)));
         }
-        let bundles = parameters.is_feature_recvsend_bundle();
-        let receive_limit = takes_receive_limit(ring)
-            .map_err(|error| Unavailable::new("trying a receive", crate::socket::errno_of(&error)))?;
-        Ok(Self { bundles, receive_limit })
+        Ok(Self {
+            bundles: parameters.is_feature_recvsend_bundle(),
+        })
     }
 }
 
@@ -84,36 +75,6 @@ impl Unavailable {
             advice: advice(errno, &sysctl_io_uring_disabled()),
         }
     }
-}
-
-/// Tries a limited receive that finds no bytes, on a buffer ring of its own. Kernels before 6.17 refuse it (EINVAL). Some
-/// after it shorten the next buffer's entry in the ring to what is left of the limit, and leave it so although nothing
-/// was received (repaired in 2026 by "io_uring/kbuf: remove the buffer truncation"): a bundle that starts there later has
-/// its bytes elsewhere than its length tells, which would send one connection's bytes to another.
-fn takes_receive_limit(ring: IoUring) -> io::Result<bool> {
-    const BUFFERS: BufferOptions = BufferOptions {
-        count: BUFFERS_MIN,
-        size: 4096,
-    };
-    let pool = Pool::shared(BUFFERS)?;
-    // Dropped before the pool.
-    let mut ring = ring;
-    let (address, entries) = pool.shared_ring();
-    // SAFETY: the ring of entries is page-aligned, has `entries` entries, and outlives `ring`.
-    unsafe { ring.submitter().register_buf_ring_with_flags(address, entries, 0, 0) }?;
-    pool.publish();
-    let (socket, peer) = UnixStream::pair()?;
-    let mut entry = opcode::RecvMultiBundle::new(RingFd(socket.as_raw_fd()), 0).build();
-    sys::set_entry_total(&mut entry, 1);
-    // SAFETY: the entry names no memory but the pool's, which outlives `ring`; the socket stays open until the last
-    // completion was waited for.
-    unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
-    ring.submit()?;
-    let refused = !ring.completion().is_empty();
-    let intact = pool.next_length() == BUFFERS.size;
-    drop(peer);
-    ring.submit_and_wait(1)?;
-    Ok(!refused && intact)
 }
 
 /// `kernel.io_uring_disabled` as text; empty where the kernel does not know it.

@@ -4,8 +4,7 @@
 //! and nothing of what the product does with them. Used by the data plane; `control` uses [`Capabilities`],
 //! [`Remote`] and the free functions of [`socket`].
 //!
-//! This is the only crate with `unsafe` code, in these modules: `capabilities` (one trial entry), `driver::uring` (the
-//! ring), `memory` (mappings), `pool` (buffers as slices), `remote` (eventfd), `socket` (TCP_INFO), `sys` (system calls
+//! This is the only crate with `unsafe` code, in these modules: `driver::uring` (the ring), `memory` (mappings), `pool` (buffers as slices), `remote` (eventfd), `socket` (TCP_INFO), `sys` (system calls
 //! without a wrapper), `thread` (affinity) and `waker` (RawWaker).
 
 mod address;
@@ -37,7 +36,7 @@ pub use crate::errno::Errno;
 pub use crate::ops::{Accept, Connect, Listener, Once, Receive, Send, SendOutcome, Stream, Unsent};
 pub use crate::pool::{BUFFER_BYTES_MAX, BUFFERS_MAX, BUFFERS_MIN, BufferOptions, Leases};
 pub use crate::remote::Remote;
-pub use crate::socket::{Keepalive, ListenOptions, SocketOptions, TcpInfo};
+pub use crate::socket::{Keepalive, ListenOptions, SendRoom, SocketOptions, TcpInfo};
 pub use crate::tasks::TaskId;
 pub use crate::time::Time;
 pub use crate::timer::Sleep;
@@ -59,8 +58,8 @@ use std::time::Duration;
 
 /// How long a runtime that ends waits for the kernel's last completions.
 const RETIRE_MAX: Duration = Duration::from_secs(5);
-/// After this many tasks ended since the last time, freed memory is given back to the system once things are quiet.
-const TRIM_AFTER_TASKS: u64 = 1_000;
+/// When so many tasks fewer exist than before, freed memory is given back to the system.
+const TRIM_AFTER_TASKS: usize = 1_000;
 /// How often that is looked at, at most.
 const TRIM_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -88,9 +87,11 @@ struct Inner {
 /// When to give memory back.
 #[derive(Clone, Copy, Default)]
 struct Trim {
+    /// Most tasks since memory was given back.
+    peak: usize,
+    /// Tasks when it was looked at last.
+    seen: usize,
     looked: Time,
-    tasks_then: usize,
-    ended: u64,
 }
 
 /// What a runtime counted so far, and what it holds now.
@@ -251,7 +252,11 @@ impl Inner {
         if self.tasks.ready.len() > 0 {
             return Wait::No;
         }
-        match self.wheel.borrow().next_deadline() {
+        let timer = self.wheel.borrow().next_deadline();
+        let trim = self.trim.get();
+        // An idle worker comes back once more to give memory back.
+        let trim = (trim.is_due(self.tasks.len()) && !self.is_simulated()).then_some(trim.looked + TRIM_INTERVAL);
+        match timer.into_iter().chain(trim).min() {
             // The clock, not the turn's time: what tasks took since must not make timers late.
             Some(deadline) => Wait::For(deadline.since(self.reactor.borrow().driver.now())),
             None => Wait::Forever,
@@ -262,23 +267,28 @@ impl Inner {
         !matches!(self.reactor.borrow().driver, Driver::Uring(_))
     }
 
-    /// Gives memory back after many tasks ended, but not while as many are made again.
+    /// Gives memory back when many tasks fewer exist than at the peak since the last time.
     fn trim_if_quiet(&self) {
         let mut trim = self.trim.get();
-        let now = self.now.get();
-        if now.since(trim.looked) < TRIM_INTERVAL || self.is_simulated() {
-            return;
-        }
         let tasks = self.tasks.len();
-        trim.ended += trim.tasks_then.saturating_sub(tasks) as u64;
-        let quiet = tasks <= trim.tasks_then;
-        if quiet && trim.ended >= TRIM_AFTER_TASKS {
-            sys::trim_heap();
-            trim.ended = 0;
+        trim.peak = trim.peak.max(tasks);
+        let now = self.now.get();
+        if trim.is_due(tasks) && now.since(trim.looked) >= TRIM_INTERVAL {
+            // Looked at twice before it is done: tasks that end in a burst are all gone by then.
+            if tasks <= trim.seen {
+                sys::trim_heap();
+                trim.peak = tasks;
+            }
+            trim.seen = tasks;
+            trim.looked = now;
         }
-        trim.looked = now;
-        trim.tasks_then = tasks;
         self.trim.set(trim);
+    }
+}
+
+impl Trim {
+    const fn is_due(self, tasks: usize) -> bool {
+        tasks + TRIM_AFTER_TASKS <= self.peak
     }
 }
 
@@ -359,6 +369,11 @@ impl Handle {
     /// Buffers that are not lent out, and all there are.
     pub fn buffers(&self) -> (u16, u16) {
         (self.0.pool.available(), self.0.pool.count())
+    }
+
+    /// The most bytes of one completion of a receive that goes on; one that is as long belongs to a stream.
+    pub fn bundle_max(&self) -> u32 {
+        self.0.pool.bundle_max()
     }
 
     /// Bytes of one buffer.

@@ -9,7 +9,7 @@ use crate::errno::Errno;
 use crate::pool::Leases;
 use crate::reactor::{Received, Sent, SocketSlot};
 use crate::slab::Token;
-use crate::socket::{SocketOptions, TcpInfo};
+use crate::socket::{SendRoom, SocketOptions, TcpInfo};
 use crate::{Handle, Inner};
 use std::fmt;
 use std::future::Future;
@@ -123,6 +123,13 @@ impl Stream {
         reactor.driver.set_options(fd, options)
     }
 
+    /// How much could be sent without waiting; `None` if the kernel does not say.
+    pub fn send_room(&self) -> Option<SendRoom> {
+        let mut reactor = self.runtime.reactor.borrow_mut();
+        let fd = reactor.fd(&self.socket);
+        reactor.driver.send_room(fd)
+    }
+
     /// What the kernel knows of the connection; `None` if it is not TCP.
     pub fn tcp_info(&self) -> Option<TcpInfo> {
         let mut reactor = self.runtime.reactor.borrow_mut();
@@ -182,9 +189,20 @@ impl Receive {
         self.runtime.reactor.borrow_mut().pause_receive(self.token);
     }
 
-    /// Receives again after a pause.
+    /// Receives again after a pause, as often as bytes come.
     pub fn resume(&mut self) {
-        self.runtime.reactor.borrow_mut().resume_receive(self.token);
+        self.runtime.reactor.borrow_mut().resume_receive(self.token, None);
+    }
+
+    /// Receives again after a pause, but only once: at most `max` bytes (rounded to whole buffers, at least one), then it
+    /// is paused again. For streams whose receiver shall never be sent more than it has room for.
+    pub fn resume_once(&mut self, max: u32) {
+        self.runtime.reactor.borrow_mut().resume_receive(self.token, Some(max));
+    }
+
+    /// Whether nothing is received until resumed: a pause is over, or the one receive is.
+    pub fn is_paused(&self) -> bool {
+        self.runtime.reactor.borrow_mut().is_receive_paused(self.token)
     }
 }
 

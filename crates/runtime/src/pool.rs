@@ -22,6 +22,8 @@ pub const BUFFERS_MAX: u16 = 32_768;
 pub const BUFFER_BYTES_MAX: u64 = 1 << 30;
 /// Buffers published at first; doubled each time the ring runs dry although idle buffers exist.
 const PUBLISHED_FIRST: u16 = 256;
+/// See `Pool::bundle_max`.
+const BUNDLE_MAX: u32 = 64 * 1024;
 const NONE: u16 = u16::MAX;
 
 /// Number and size of a worker's receive buffers.
@@ -172,13 +174,11 @@ impl Pool {
         (self.published.borrow().entries.start().as_ptr() as u64, self.count)
     }
 
-    /// Bytes of the next buffer, as its entry in the shared ring tells the kernel now.
-    pub(crate) fn next_length(&self) -> u32 {
-        let ring = self.published.borrow();
-        let entry = ring.entry(ring.head & (self.count - 1));
-        // SAFETY: the entry is inside the mapping and aligned; any bytes are a valid entry. The kernel may have written
-        // to it during a system call, none of which is under way: hence volatile, and no reference is made.
-        unsafe { entry.read_volatile() }.len()
+    /// Bytes of one completion of a receive that goes on: long enough for streams to be recognised by it, short, because
+    /// the kernel prepares as many buffers for each receive, however few bytes come.
+    pub(crate) fn bundle_max(&self) -> u32 {
+        let quarter = u32::from(self.count) / 4 * self.size;
+        BUNDLE_MAX.min(quarter).max(self.size)
     }
 
     /// The kernel found nothing published: publish more from now on.

@@ -161,32 +161,16 @@ pub(crate) fn message_header(vectors: &mut [libc::iovec]) -> libc::msghdr {
     header
 }
 
-/// Sets `sqe->optlen` of a multishot receive: the most bytes of all its completions (kernel 6.17). Other kernels refuse
-/// it, see `Capabilities`.
-pub(crate) fn set_entry_total(entry: &mut Entry, len: u32) {
-    set_entry_field(entry, OPTLEN_OFFSET, len);
-}
-
 /// Sets `sqe->len` of a receive with bundles: the most bytes of one completion (io_uring_prep_recv_multishot(3)); the
 /// crate's builder leaves it zero.
 pub(crate) fn set_entry_len(entry: &mut Entry, len: u32) {
-    set_entry_field(entry, LEN_OFFSET, len);
-}
-
-/// Offsets in `struct io_uring_sqe`.
-const LEN_OFFSET: usize = 24;
-const OPTLEN_OFFSET: usize = 44;
-const _: () = assert!(size_of::<Entry>() == 64, "Entry is not a plain io_uring_sqe any more");
-
-fn set_entry_field(entry: &mut Entry, offset: usize, value: u32) {
-    assert!(
-        offset + size_of::<u32>() <= size_of::<Entry>(),
-        "a field outside of the entry"
-    );
-    // SAFETY: `Entry` is a repr(C) wrapper of the 64-byte io_uring_sqe (asserted above), and so is the offset inside.
-    let field = unsafe { (entry as *mut Entry).cast::<u8>().add(offset) };
-    // SAFETY: the four bytes are an integer field; any value is valid; `entry` is borrowed mutably.
-    unsafe { field.cast::<u32>().write_unaligned(value) };
+    /// Offset of `len` in `struct io_uring_sqe`.
+    const LEN_OFFSET: usize = 24;
+    const _: () = assert!(size_of::<Entry>() == 64, "Entry is not a plain io_uring_sqe any more");
+    // SAFETY: `Entry` is a repr(C) wrapper of the 64-byte io_uring_sqe (asserted above), so the offset is inside.
+    let field = unsafe { (entry as *mut Entry).cast::<u8>().add(LEN_OFFSET) };
+    // SAFETY: the four bytes are the integer field `len`; any value is valid; `entry` is borrowed mutably.
+    unsafe { field.cast::<u32>().write_unaligned(len) };
 }
 
 /// Lets the kernel choose the port when connecting, so that one source address serves 28,000 connections to each

@@ -37,21 +37,18 @@ const STEPS: &[Step] = &[
         ],
     ),
     step(
-        "what workers share (shuttle)",
-        &["test", "--no-fail-fast", "--package=ringway-core", "--features=shuttle"],
-    ),
-    step(
         "simulation",
-        &["test", "--release", "--no-fail-fast", "--package=ringway-proxy"],
+        &["test", "--profile=fast", "--no-fail-fast", "--package=ringway-proxy"],
     ),
     step(
         "mutants are caught",
         &[
             "test",
-            "--release",
+            "--profile=fast",
             "--no-fail-fast",
             "--package=ringway-proxy",
             "--features=mutants",
+            "--test=mutants",
         ],
     ),
     step("release build", &["build", "--release", "--package=ringway"]),
@@ -59,7 +56,7 @@ const STEPS: &[Step] = &[
         "end to end",
         &[
             "test",
-            "--release",
+            "--profile=fast",
             "--no-fail-fast",
             "--package=ringway-tests",
             "--",

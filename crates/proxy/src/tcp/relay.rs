@@ -16,11 +16,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Bytes queued in one direction at which receiving pauses; resumed when half has gone. What one burst adds on top is
-/// bounded by the runtime (a receive brings at most 256 KiB at a time).
+/// Bytes queued in one direction at which receiving pauses; resumed when all have gone.
 const QUEUE_MAX: u32 = 256 * 1024;
 /// The same while less than half of the worker's buffers is left.
 const QUEUE_MAX_CROWDED: u32 = 64 * 1024;
+/// Bytes of one receive of a stream, as long as the sink has room for them.
+const BATCH_MAX: u32 = 512 * 1024;
+/// Short receives in a row after which a direction is not a stream any more.
+const SHORT_MAX: u8 = 4;
 /// How often a relay that cannot make progress looks at its connections, and when a new one sets keepalive.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Unanswered probes or retransmissions without which silence proves nothing: the kernel may not have asked lately.
@@ -67,6 +70,12 @@ pub(super) struct Direction {
     ended: bool,
     /// The end was passed on.
     end_sent: bool,
+    /// A stream: received in batches of what the sink has room for, so that nothing is queued for a sink that stops.
+    streaming: bool,
+    /// Room was waited for: what is there now is taken, be it little.
+    roomy: bool,
+    /// Short receives in a row while streaming.
+    short: u8,
     /// In which round of `WorkerState::note_blocked` this was noted; 0: not noted.
     noted: u32,
 }
@@ -255,6 +264,9 @@ impl Direction {
             paused: false,
             ended: false,
             end_sent: false,
+            streaming: false,
+            roomy: false,
+            short: 0,
             noted: 0,
         }
     }
@@ -277,6 +289,7 @@ impl Direction {
                 // An error is the next send's to tell.
                 if Pin::new(&mut blocked.room).poll(context).is_ready() {
                     self.sending = Sending::Idle;
+                    self.roomy = true;
                 }
                 Ok(false)
             }
@@ -332,9 +345,10 @@ impl Direction {
         worker: &WorkerState,
         context: &mut Context<'_>,
     ) -> Result<bool, Errno> {
-        let received = self.take_received(context)?;
+        let received = self.take_received(worker, context)?;
         self.start_send(sink, worker, context);
         self.keep_bound(worker, context);
+        self.go_on_receiving(sink, worker, context);
         if self.ended && !self.end_sent && self.is_drained() {
             self.end_sent = true;
             // Fails when the sink is gone already, which its receive tells.
@@ -343,8 +357,9 @@ impl Direction {
         Ok(received)
     }
 
-    fn take_received(&mut self, context: &mut Context<'_>) -> Result<bool, Errno> {
+    fn take_received(&mut self, worker: &WorkerState, context: &mut Context<'_>) -> Result<bool, Errno> {
         let mut received = false;
+        let held = self.queue.bytes();
         while !self.ended {
             match self.receive.poll_next(context) {
                 Poll::Pending => break,
@@ -357,7 +372,29 @@ impl Direction {
                 Poll::Ready(Err(errno)) => return Err(errno),
             }
         }
+        if received {
+            self.note_batch(self.queue.bytes() - held, worker.handle.bundle_max());
+        }
         Ok(received)
+    }
+
+    /// A receive as long as it could be makes a stream; several short ones unmake it.
+    fn note_batch(&mut self, bytes: u32, long: u32) {
+        if bytes >= long {
+            self.short = 0;
+            if !self.streaming {
+                self.streaming = true;
+                self.pause();
+            }
+        } else if self.streaming {
+            self.short += 1;
+            self.streaming = self.short < SHORT_MAX;
+        }
+    }
+
+    fn pause(&mut self) {
+        self.paused = true;
+        self.receive.pause();
     }
 
     /// Sends what is queued, if the last send is over. `true` if one was started.
@@ -382,19 +419,13 @@ impl Direction {
         self.ended = true;
     }
 
+    /// Bounds what is queued for a full sink, and keeps it out of the worker's buffers when those are short.
     fn keep_bound(&mut self, worker: &WorkerState, context: &Context<'_>) {
-        let queued = self.queue.bytes();
         if !self.is_blocked() {
-            if self.paused && queued == 0 && !active(Fault::PauseNotResumed) {
-                self.paused = false;
-                self.receive.resume();
-            }
             return;
         }
-        let max = queue_max(worker.handle.buffers());
-        if !self.paused && !self.ended && queued >= max {
-            self.paused = true;
-            self.receive.pause();
+        if !self.paused && !self.ended && self.queue.bytes() >= queue_max(worker.handle.buffers()) {
+            self.pause();
         }
         if self.queue.holds_leases() {
             if worker.buffers_short() {
@@ -403,6 +434,29 @@ impl Direction {
                 self.noted = worker.note_blocked(context.waker(), self.noted);
             }
         }
+    }
+
+    /// Receives again once everything has been taken: a stream as much as the sink has room for, others as it comes.
+    fn go_on_receiving(&mut self, sink: &Stream, worker: &WorkerState, context: &mut Context<'_>) {
+        if !self.paused || self.ended || !self.is_drained() || active(Fault::PauseNotResumed) {
+            return;
+        }
+        if !self.streaming {
+            self.paused = false;
+            self.receive.resume();
+            return;
+        }
+        // While a pause is under way, bytes may still come; the receive tells when it is over.
+        if !self.receive.is_paused() {
+            return;
+        }
+        let room = sink.send_room();
+        if !std::mem::take(&mut self.roomy) && room.is_some_and(|room| !room.is_writable()) {
+            self.note_full(sink, worker, context);
+            return;
+        }
+        let room = room.map_or(BATCH_MAX, |room| room.free);
+        self.receive.resume_once(room.min(batch_max(worker.handle.buffers())));
     }
 
     /// Everything received was taken by the sink.
@@ -441,6 +495,17 @@ impl Direction {
 const fn queue_max((available, count): (u16, u16)) -> u32 {
     if available >= count / 2 {
         QUEUE_MAX
+    } else if available >= count / 4 {
+        QUEUE_MAX_CROWDED
+    } else {
+        0
+    }
+}
+
+/// The longest batch of a stream by the buffers that are left.
+const fn batch_max((available, count): (u16, u16)) -> u32 {
+    if available >= count / 2 {
+        BATCH_MAX
     } else if available >= count / 4 {
         QUEUE_MAX_CROWDED
     } else {

@@ -13,14 +13,11 @@ use crate::pool::{Links, Pool};
 use crate::slab::Token;
 #[cfg(feature = "sim")]
 use crate::socket::ListenOptions;
-use crate::socket::{SocketOptions, TcpInfo};
+use crate::socket::{SendRoom, SocketOptions, TcpInfo};
 use crate::time::Time;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
-
-/// Bytes of one completion from which on a receive counts as part of a stream; the longest bundle before that.
-pub(crate) const BULK_MIN: u32 = 64 * 1024;
 
 /// Pieces of one send: a longer queue goes out in several turns. Far below the kernel's UIO_MAXIOV.
 pub(crate) const SEND_PIECES_MAX: usize = 64;
@@ -33,9 +30,9 @@ pub(crate) struct Fd(pub(crate) i32);
 pub(crate) enum Operation<'a> {
     /// Accept again and again until cancelled or failed, or `once`.
     Accept { fd: Fd, once: bool },
-    /// Receive into published buffers again and again, in bundles where the kernel can. With `bulk`, bundles may be long:
-    /// worth it for streams only, because the kernel prepares as many buffers for each receive, however short.
-    Receive { fd: Fd, bulk: bool },
+    /// Receive into published buffers: again and again, at most `Pool::bundle_max` bytes at a time; or `once`, at most
+    /// so many bytes (rounded to whole buffers, at least one).
+    Receive { fd: Fd, once: Option<u32> },
     /// Connect once.
     Connect { fd: Fd, address: &'a Address },
     /// Send what fits now, never wait. Without `report`, nothing is reported when everything fitted: no completion by
@@ -175,6 +172,10 @@ impl Driver {
 
     pub(crate) fn set_options(&mut self, fd: Fd, options: &SocketOptions) -> Result<(), Errno> {
         delegate!(self, driver => driver.set_options(fd, options))
+    }
+
+    pub(crate) fn send_room(&mut self, fd: Fd) -> Option<SendRoom> {
+        delegate!(self, driver => driver.send_room(fd))
     }
 
     /// `None` for sockets that are not TCP.

@@ -4,14 +4,17 @@
 //! kernel. Never decides anything; never touches a buffer between its submission and its completion. Unsafe module:
 //! pushes submission entries, calls io_uring_enter(2), and closes descriptors.
 
-use super::{BULK_MIN, Completion, Domain, DriverStats, Fd, Operation, SEND_PIECES_MAX, Wait};
+use super::{Completion, Domain, DriverStats, Fd, Operation, SEND_PIECES_MAX, Wait};
 use crate::address::Address;
 use crate::capabilities::{Capabilities, Unavailable};
 use crate::errno::{Errno, outcome};
 use crate::pool::{BufferOptions, Links, Pool};
 use crate::remote::EventFd;
 use crate::slab::Token;
-use crate::socket::{SocketOptions, TcpInfo, errno_of, from_sock_addr, set_connection_options, tcp_info, to_sock_addr};
+use crate::socket::{
+    SendRoom, SocketOptions, TcpInfo, errno_of, from_sock_addr, send_room, set_connection_options, tcp_info,
+    to_sock_addr,
+};
 use crate::sys;
 use crate::time::Time;
 use io_uring::squeue::{Entry, Flags};
@@ -32,10 +35,6 @@ pub(crate) const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 16_384;
 /// The one group of provided buffers of a worker.
 pub(crate) const BUFFER_GROUP: u16 = 0;
-/// Bytes of one receive, in one completion or several: bounds what one burst adds on top of a full queue. Then it is
-/// armed again.
-const RECEIVE_BYTES_MAX: u32 = 512 * 1024;
-const _: () = assert!(BULK_MIN <= RECEIVE_BYTES_MAX);
 /// Vectors, headers and addresses that may wait for one submission.
 const VECTORS_MAX: usize = 4096;
 const HEADERS_MAX: usize = 256;
@@ -137,7 +136,7 @@ impl Uring {
                 let accept = opcode::Accept::new(RingFd(fd.0), std::ptr::null_mut(), std::ptr::null_mut());
                 accept.flags(libc::SOCK_CLOEXEC).build().user_data(token.pack())
             }
-            Operation::Receive { fd, bulk } => self.receive_entry(fd, bulk).user_data(token.pack()),
+            Operation::Receive { fd, once } => self.receive_entry(fd, once).user_data(token.pack()),
             Operation::Connect { fd, address } => self.connect_entry(fd, address).user_data(token.pack()),
             Operation::Send { fd, links, report } => self
                 .send_entry(fd, links)
@@ -167,26 +166,30 @@ impl Uring {
         self.push(&entry);
     }
 
-    fn receive_entry(&self, fd: Fd, bulk: bool) -> Entry {
-        let max = RECEIVE_BYTES_MAX.max(self.pool.buffer_size());
-        let mut entry = if self.capabilities.bundles {
-            let mut entry = opcode::RecvMultiBundle::new(RingFd(fd.0), BUFFER_GROUP).build();
-            sys::set_entry_len(
-                &mut entry,
-                if bulk || !self.capabilities.receive_limit {
-                    max
-                } else {
-                    BULK_MIN.max(self.pool.buffer_size())
-                },
-            );
-            entry
-        } else {
-            opcode::RecvMulti::new(RingFd(fd.0), BUFFER_GROUP).build()
-        };
-        if self.capabilities.receive_limit {
-            sys::set_entry_total(&mut entry, max);
+    /// The bytes of a bundle are always whole buffers: the kernel would otherwise shorten a buffer's entry in the ring and
+    /// leave it so (io_ring_buffers_peek of kernels 6.10 to 6.18).
+    fn receive_entry(&self, fd: Fd, once: Option<u32>) -> Entry {
+        let fd = RingFd(fd.0);
+        let size = self.pool.buffer_size();
+        let max = once.unwrap_or_else(|| self.pool.bundle_max());
+        let max = (max - max % size).max(size);
+        match (once, self.capabilities.bundles) {
+            (None, true) => {
+                let mut entry = opcode::RecvMultiBundle::new(fd, BUFFER_GROUP).build();
+                sys::set_entry_len(&mut entry, max);
+                entry
+            }
+            (None, false) => opcode::RecvMulti::new(fd, BUFFER_GROUP).build(),
+            (Some(_), true) => {
+                let mut entry = opcode::RecvBundle::new(fd, BUFFER_GROUP).build();
+                sys::set_entry_len(&mut entry, max);
+                entry
+            }
+            (Some(_), false) => {
+                let receive = opcode::Recv::new(fd, std::ptr::null_mut(), size).buf_group(BUFFER_GROUP);
+                receive.build().flags(Flags::BUFFER_SELECT)
+            }
         }
-        entry
     }
 
     fn connect_entry(&mut self, fd: Fd, address: &Address) -> Entry {
@@ -349,6 +352,13 @@ impl Uring {
 
     pub(crate) fn set_options(&mut self, fd: Fd, options: &SocketOptions) -> Result<(), Errno> {
         self.direct(fd, |socket| set_connection_options(socket, options))
+    }
+
+    pub(crate) fn send_room(&mut self, fd: Fd) -> Option<SendRoom> {
+        self.stats.direct_calls += 1;
+        // SAFETY: the socket table keeps the descriptor open for the duration of this call.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd.0) };
+        send_room(fd)
     }
 
     pub(crate) fn tcp_info(&mut self, fd: Fd) -> Option<TcpInfo> {

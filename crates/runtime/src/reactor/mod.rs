@@ -11,7 +11,7 @@ mod receive;
 
 use self::op::{Closing, Kind, NO_SOCKET, Op, Phase, SocketEntry, keep, wake};
 pub(crate) use self::op::{Received, Sent, SocketSlot};
-use crate::driver::{BULK_MIN, Completion, Driver, Fd, Operation, Wait};
+use crate::driver::{Completion, Driver, Fd, Operation, Wait};
 use crate::errno::{Errno, outcome};
 use crate::pool::{Links, Pool};
 use crate::slab::{Slab, Token};
@@ -258,8 +258,7 @@ impl Reactor {
                     self.finish(token, result);
                 }
             }
-            Kind::Receive { received, bulk, .. } => {
-                *bulk = links.bytes() >= BULK_MIN;
+            Kind::Receive { received, .. } => {
                 self.pool.append(received, links);
                 if result > 0 {
                     wake(op);

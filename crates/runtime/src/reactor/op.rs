@@ -39,11 +39,11 @@ pub(super) enum Kind {
     Accept {
         accepted: Box<VecDeque<Fd>>,
     },
-    /// `bulk`: the last completion was long, so the next may be longer.
+    /// `once`: receives so many bytes at most, then pauses by itself.
     Receive {
         received: Links,
         phase: Phase,
-        bulk: bool,
+        once: Option<u32>,
     },
     Connect,
     /// `links` is what the kernel did not take, once the send failed or fell short.

@@ -183,7 +183,7 @@ impl Sim {
     pub(crate) fn start(&mut self, operation: Operation<'_>, token: Token) {
         let (fd, submission) = match operation {
             Operation::Accept { fd, once } => (fd.0, Submission::Accept { fd: fd.0, once }),
-            Operation::Receive { fd, .. } => (fd.0, Submission::Receive { fd: fd.0 }),
+            Operation::Receive { fd, once } => (fd.0, Submission::Receive { fd: fd.0, once }),
             Operation::Connect { fd, address } => (
                 fd.0,
                 Submission::Connect {

@@ -17,8 +17,6 @@ use std::rc::Rc;
 
 /// As the kernel's MULTISHOT_MAX_RETRY: then others have their turn.
 const MULTISHOT_ROUNDS_MAX: usize = 32;
-/// Bytes of one receive completion, as the driver of the product asks for.
-const RECEIVE_BYTES_MAX: usize = 256 * 1024;
 const POLLOUT: i32 = 4;
 const POLLERR_POLLHUP: i32 = 8 + 16;
 
@@ -30,6 +28,7 @@ pub(super) enum Submission {
     },
     Receive {
         fd: i32,
+        once: Option<u32>,
     },
     Connect {
         fd: i32,
@@ -55,7 +54,9 @@ enum Waiting {
     Accept {
         once: bool,
     },
-    Receive,
+    Receive {
+        once: Option<u32>,
+    },
     /// `result` once it is known.
     Connect {
         address: Address,
@@ -152,7 +153,7 @@ impl Kernel {
     fn submit(&mut self, ring: usize, op: u64, submission: Submission) {
         match submission {
             Submission::Accept { fd, once } => self.arm(ring, op, fd, Waiting::Accept { once }),
-            Submission::Receive { fd } => self.arm(ring, op, fd, Waiting::Receive),
+            Submission::Receive { fd, once } => self.arm(ring, op, fd, Waiting::Receive { once }),
             Submission::Writable { fd } => self.arm(ring, op, fd, Waiting::Writable),
             Submission::Connect { fd, address } => self.begin_connect(ring, op, fd, address),
             Submission::Send {
@@ -191,7 +192,7 @@ impl Kernel {
             descriptor.waiting.push(op);
         }
         // The kernel looks for a buffer before it looks for bytes.
-        let dry = matches!(waiting, Waiting::Receive) && !self.rings[ring].pool.has_published();
+        let dry = matches!(waiting, Waiting::Receive { .. }) && !self.rings[ring].pool.has_published();
         self.rings[ring].ops.insert(
             op,
             Op {
@@ -254,7 +255,7 @@ impl Kernel {
             let posted = self.rings[ring].posted.len();
             match waiting {
                 Waiting::Accept { once } => self.try_accept(ring, id, fd, once),
-                Waiting::Receive => self.try_receive(ring, id, fd),
+                Waiting::Receive { once } => self.try_receive(ring, id, fd, once),
                 Waiting::Connect {
                     result: Some(result), ..
                 } => self.finish(ring, id, result),
@@ -365,7 +366,7 @@ impl Kernel {
         }
     }
 
-    fn try_receive(&mut self, ring: usize, id: u64, fd: i32) {
+    fn try_receive(&mut self, ring: usize, id: u64, fd: i32, once: Option<u32>) {
         let Some(end) = self.stream(fd) else {
             return self.finish(ring, id, -libc::ENOTCONN);
         };
@@ -388,7 +389,9 @@ impl Kernel {
                 connection.ends[end.end].error = None;
                 return self.finish(ring, id, error.map_or(0, |errno| -errno.0));
             }
-            let mut amount = arrived.min(RECEIVE_BYTES_MAX);
+            let pool = &self.rings[ring].pool;
+            let max = once.map_or_else(|| pool.bundle_max(), |max| max.max(pool.buffer_size()));
+            let mut amount = arrived.min(max as usize);
             let partial = amount > 1 && self.random.chance(self.chances.partial_receive);
             if partial {
                 amount = self.random.size(1, amount - 1);
@@ -402,8 +405,9 @@ impl Kernel {
                 more: false,
                 buffer,
             };
-            if self.random.chance(self.chances.receive_ended) {
-                self.seen.receives_ended += 1;
+            let ended = self.random.chance(self.chances.receive_ended);
+            if ended || once.is_some() {
+                self.seen.receives_ended += u64::from(ended);
                 return self.retire_op(ring, id, last);
             }
             self.rings[ring].posted.push(Posted { more: true, ..last });

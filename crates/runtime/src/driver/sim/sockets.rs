@@ -6,7 +6,7 @@ use super::wire::EndId;
 use crate::address::Address;
 use crate::driver::{Domain, Fd};
 use crate::errno::Errno;
-use crate::socket::{ListenOptions, SocketOptions, TcpInfo};
+use crate::socket::{ListenOptions, SendRoom, SocketOptions, TcpInfo};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -118,6 +118,17 @@ impl Sim {
             connection.ends[end.end].keepalive = options.keepalive;
         }
         Ok(())
+    }
+
+    pub(crate) fn send_room(&mut self, fd: Fd) -> Option<SendRoom> {
+        let mut kernel = self.call();
+        let end = kernel.stream_of(self.ring, fd, "SO_MEMINFO").ok()?;
+        let pipe = &kernel.connection(end)?.pipes[1 - end.end];
+        let bytes = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Some(SendRoom {
+            free: bytes(pipe.room()),
+            size: bytes(pipe.send_max()),
+        })
     }
 
     pub(crate) fn tcp_info(&mut self, fd: Fd) -> Option<TcpInfo> {

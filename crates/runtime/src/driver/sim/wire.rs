@@ -48,6 +48,11 @@ impl Pipe {
         self.bytes.len() - self.arrived
     }
 
+    /// Size of the sender's buffer.
+    pub(super) const fn send_max(&self) -> usize {
+        self.send_max
+    }
+
     /// Bytes that the sender could send now.
     pub(super) fn room(&self) -> usize {
         self.send_max.saturating_sub(self.in_transit())
