@@ -328,7 +328,8 @@ pub(crate) async fn all_buffers(handle: &Handle) -> (Leases, Stream, Receive) {
     let (available, count) = handle.buffers();
     assert_eq!(available, count, "somebody holds buffers already");
     let (stream, mut peer) = pair(handle).await;
-    peer.write_all(&vec![b'x'; usize::from(count) * handle.buffer_size() as usize])
+    // One byte more than fits, so that the receive looks for another buffer.
+    peer.write_all(&vec![b'x'; usize::from(count) * handle.buffer_size() as usize + 1])
         .expect("write");
     let mut receive = stream.receive();
     let mut held = handle.no_leases();
