@@ -294,32 +294,6 @@ fn flags_serve_without_a_file() {
 }
 
 #[test]
-fn port_zero_is_told_and_shared_by_all_workers() {
-    let _turn = Turn::start("port_zero_is_told_and_shared_by_all_workers", Duration::from_secs(30));
-    let backend = Backend::start(Behaviour::Echo);
-    let any = Address::Inet(([127, 0, 0, 1], 0).into());
-    let setup = Setup::new().top("workers", "2").listener("front", &any, "pool");
-    let ringway = Ringway::start(&setup.pool("pool", "round_robin", &[&backend.address]));
-    let log = ringway.log();
-    let serving = log
-        .lines()
-        .find(|line| line.contains("\"serving\"") && line.contains("\"front\""));
-    let serving = serving.unwrap_or_else(|| panic!("no line says where it serves: {log}"));
-    let address = serving
-        .split("\"address\":\"")
-        .nth(1)
-        .and_then(|rest| rest.split('"').next());
-    let address: SocketAddr = address
-        .and_then(|text| text.parse().ok())
-        .expect("the address is an address");
-    run(None, async {
-        open_relays(&Dial::to(&Address::Inet(address)), 40, 40).await.map(drop)
-    })
-    .expect("all are served");
-    ringway.finish();
-}
-
-#[test]
 fn the_admin_port_only_reads() {
     let _turn = Turn::start("the_admin_port_only_reads", Duration::from_secs(30));
     let (setup, _) = Setup::simple("round_robin", &[&free_v4()]);

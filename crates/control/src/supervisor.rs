@@ -79,11 +79,24 @@ pub fn run(model: Model, logs: &Logs) -> Result<(), RunError> {
             delay: model.drain_delay,
             timeout: model.drain_timeout,
         };
-        match serve_until_ended(&fleet, &mut signals, &readiness, times).await {
+        let ended = serve_until_ended(&fleet, &mut signals, &readiness, times).await;
+        remove_socket_files(&ports.bound);
+        match ended {
             Ended::Asked => Ok(()),
             Ended::WorkerDied(worker) => Err(RunError::WorkerDied(worker)),
         }
     })
+}
+
+/// The files of UNIX listeners that nobody listens on any more.
+fn remove_socket_files(bound: &[Vec<Address>]) {
+    for address in bound.iter().flatten() {
+        if let Address::Unix(path) = address
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::warn!(path = %path.display(), "the file of a UNIX listener stays: {error}");
+        }
+    }
 }
 
 /// Raises the descriptor limit as far as it goes and checks that the configuration fits into it.

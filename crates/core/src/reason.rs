@@ -80,7 +80,7 @@ reasons! {
 }
 
 reasons! {
-    /// Why a connection was refused before it was relayed.
+    /// Why accepting had to pause; clients wait in the kernel's queue meanwhile.
     ShedReason {
         /// `max_connections` of the listener, or of the process, was reached.
         MaxConnections = "max_connections", Local;

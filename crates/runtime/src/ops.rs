@@ -18,7 +18,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-/// A connected stream socket. Dropping it closes it in order (FIN), as soon as its operations are over.
+/// A connected stream socket. Dropping it closes it in order (FIN), as soon as its operations are over; dropped by a
+/// panic it sends a reset, because its peer must not take what it got for the whole.
 pub struct Stream {
     runtime: Rc<Inner>,
     socket: SocketSlot,
@@ -140,7 +141,8 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.runtime.reactor.borrow_mut().close(&self.socket, self.abort);
+        let abort = self.abort || std::thread::panicking();
+        self.runtime.reactor.borrow_mut().close(&self.socket, abort);
     }
 }
 

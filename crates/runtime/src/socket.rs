@@ -9,6 +9,8 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// An address that a killed process held with an accept in flight stays bound for some milliseconds.
@@ -118,7 +120,10 @@ pub fn probe_address_free(address: &Address) -> Result<(), ListenError> {
 
 /// Opens a listening socket; several workers may listen on the same address (SO_REUSEPORT). Returns the address as
 /// bound, with the port that the kernel chose where 0 was asked for.
+///
+/// The file of a UNIX socket that nobody listens on any more (its process was killed) is replaced.
 pub fn listen(address: &Address, options: &ListenOptions) -> Result<(OwnedFd, Address), ListenError> {
+    remove_stale(address);
     let socket = bound_socket(address, true)?;
     if !matches!(address, Address::Unix(_)) {
         set_connection_options(&socket, &options.connection).map_err(failed("setsockopt"))?;
@@ -126,6 +131,17 @@ pub fn listen(address: &Address, options: &ListenOptions) -> Result<(OwnedFd, Ad
     socket.listen(options.backlog).map_err(failed("listen"))?;
     let bound = socket.local_addr().map_err(failed("getsockname"))?;
     Ok((socket.into(), from_sock_addr(&bound)))
+}
+
+/// Removes the file of a UNIX socket that refuses connections. Anything else is left for bind(2) to complain about.
+fn remove_stale(address: &Address) {
+    let Address::Unix(path) = address else { return };
+    let is_socket = path.metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
+    let refused = || UnixStream::connect(path).is_err_and(|error| errno_of(&error) == Errno(libc::ECONNREFUSED));
+    if is_socket && refused() {
+        // Fails without the right to; bind(2) then says that the address is in use.
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 fn bound_socket(address: &Address, share: bool) -> Result<Socket, ListenError> {
@@ -304,6 +320,18 @@ mod tests {
             probe_address_free(&Address::Inet(([0, 0, 0, 0], bound.port()).into())).is_ok()
         });
         assert!(free, "IPV6_V6ONLY leaves the IPv4 address free");
+    }
+
+    #[test]
+    fn a_unix_socket_in_use_is_kept_and_a_stale_one_replaced() {
+        let path = std::env::temp_dir().join(format!("ringway-socket-{}", std::process::id()));
+        let address = Address::Unix(path.clone());
+        let (first, _) = listen(&address, &OPTIONS).expect("a free path");
+        let error = listen(&address, &OPTIONS).expect_err("somebody listens there");
+        assert!(error.is_address_in_use());
+        drop(first);
+        let (_second, _) = listen(&address, &OPTIONS).expect("the file of a socket that is gone is replaced");
+        std::fs::remove_file(path).expect("it is there");
     }
 
     #[test]

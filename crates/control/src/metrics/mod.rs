@@ -113,8 +113,8 @@ pub const METRICS: &[Metric] = &[
         name: "ringway_shed_total",
         kind: Kind::Counter,
         labels: &["listener", "reason"],
-        help: "Times that a limit kept a client from being served. Reason max_connections: the connection was refused; \
-               descriptors: accepting paused because descriptors or memory ran out, the client waits in the backlog.",
+        help: "Times that accepting paused; clients wait in the kernel's queue meanwhile, nobody is refused. Reason \
+               max_connections: a cap on connections was reached; descriptors: descriptors or memory ran out.",
         collect: |seen, out| {
             for (index, listener) in seen.snapshot.model.listeners.iter().enumerate() {
                 for reason in ShedReason::ALL {

@@ -44,10 +44,13 @@ pub async fn accept(worker: Rc<WorkerState>, index: usize, listener: Listener) {
         }
     }
     acceptor.take_queued().await;
-    // Still in the table while it runs, so the main task looks again in the turn after this one.
-    let worker = acceptor.worker.clone();
-    drop(acceptor);
-    worker.wake_main();
+}
+
+impl Drop for Acceptor {
+    /// Also when it panics. Its task is still in the table now: the main task looks in the turn after this one.
+    fn drop(&mut self) {
+        self.worker.wake_main();
+    }
 }
 
 struct Acceptor {
@@ -157,10 +160,20 @@ pub async fn accept_all(worker: Rc<WorkerState>, handle: Handle, listeners: Vec<
     }
     poll_fn(|context| {
         worker.set_main(context.waker());
-        let done = worker.orders.is_stopping()
-            && worker.connections() == 0
-            && !acceptors.iter().any(|&acceptor| handle.is_alive(acceptor));
-        if done { Poll::Ready(()) } else { Poll::Pending }
+        let accepting = acceptors.iter().filter(|&&acceptor| handle.is_alive(acceptor)).count();
+        if !worker.orders.is_stopping() {
+            // A listener without its task would be deaf; with the worker's end the process is known to need a restart.
+            assert!(
+                accepting == acceptors.len(),
+                "a task that accepts has ended: the worker ends too"
+            );
+            return Poll::Pending;
+        }
+        if accepting == 0 && worker.connections() == 0 {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     })
     .await;
 }
