@@ -36,11 +36,21 @@ pub enum Fault {
     ReservationLeaked,
     /// Nothing is received while bytes wait to be sent, and nobody looks again.
     WritableNotAwaited,
+    /// What was received before a reset is dropped instead of delivered.
+    BytesBeforeResetDropped,
+    /// Accepting that ended without error is not started again.
+    AcceptNotResumed,
+    /// A reset that a send learnt of first is taken for the orderly end that the receive then reports.
+    ResetTakenForEnd,
+    /// Bytes that arrive between a pause and its completion are dropped.
+    BytesAfterPauseLost,
+    /// A relay whose sink is full keeps its buffers although others wait for some.
+    BuffersHoarded,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::NoRearmAfterNoBuffers,
         Self::MoreFlagIgnored,
         Self::StarvedNotFed,
@@ -56,6 +66,11 @@ impl Fault {
         Self::ClosedInFlight,
         Self::ReservationLeaked,
         Self::WritableNotAwaited,
+        Self::BytesBeforeResetDropped,
+        Self::AcceptNotResumed,
+        Self::ResetTakenForEnd,
+        Self::BytesAfterPauseLost,
+        Self::BuffersHoarded,
     ];
 }
 

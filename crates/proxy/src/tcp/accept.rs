@@ -8,6 +8,7 @@ use super::serve::serve;
 use crate::state::WorkerState;
 use ringway_core::gate::Permit;
 use ringway_core::reason::ShedReason;
+use ringway_runtime::faults::{Fault, active};
 use ringway_runtime::{Errno, Handle, Listener, Sleep, Stream};
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -34,6 +35,9 @@ pub async fn accept(worker: Rc<WorkerState>, index: usize, listener: Listener) {
             acceptor.pause(ShedReason::MaxConnections).await;
         } else if let Err(errno) = acceptor.accept_while_room(free > BURST_MAX).await {
             if errno == Errno::CANCELED || errno == Errno::AGAIN {
+                if active(Fault::AcceptNotResumed) {
+                    std::future::pending::<()>().await;
+                }
                 continue;
             }
             tracing::warn!(

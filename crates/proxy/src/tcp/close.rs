@@ -29,20 +29,23 @@ pub(super) async fn close(worker: &WorkerState, relay: Relay, reason: EndReason,
                 client,
                 backend,
                 up: direction,
+                down: other,
                 ..
             } = relay;
-            client.abort();
-            deliver(worker, direction, backend, up).await;
+            // Nobody will ever want what it receives meanwhile.
+            drop(other);
+            deliver(worker, direction, client, backend, reason, up).await;
         }
         EndReason::BackendReset | EndReason::BackendGone => {
             let Relay {
                 client,
                 backend,
                 down: direction,
+                up: other,
                 ..
             } = relay;
-            backend.abort();
-            deliver(worker, direction, client, down).await;
+            drop(other);
+            deliver(worker, direction, backend, client, reason, down).await;
         }
         EndReason::IdleTimeout
         | EndReason::HalfClosedTimeout
@@ -60,16 +63,29 @@ fn abort(relay: Relay) {
     backend.abort();
 }
 
-/// Hands what was received to the healthy side, within a limit, then resets it.
-async fn deliver(worker: &WorkerState, mut direction: Direction, sink: Stream, counter: &Counter) {
+/// Hands what had come from the broken side to the healthy one, within a limit, then resets it.
+async fn deliver(
+    worker: &WorkerState,
+    mut direction: Direction,
+    source: Stream,
+    sink: Stream,
+    reason: EndReason,
+    counter: &Counter,
+) {
+    if active(Fault::BytesBeforeResetDropped) {
+        return sink.abort();
+    }
     if active(Fault::LeasesLeaked) {
         std::mem::forget(std::mem::replace(
             &mut direction.queue,
             super::queue::Queue::new(worker.handle.no_leases()),
         ));
     }
+    // The kernel does not call it broken when the other end is merely not heard of: nothing would end the receive.
+    direction.finish_up(matches!(reason, EndReason::ClientGone | EndReason::BackendGone));
     let mut limit = worker.handle.sleep(FLUSH_MAX);
     poll_fn(|context| poll_deliver(worker, &mut direction, &sink, counter, &mut limit, context)).await;
+    source.abort();
     // A reset makes the kernel forget what it has not delivered. Its own limit: the loop above may have used all.
     let deadline = limit.deadline();
     while worker.handle.now() < deadline && !worker.orders.is_resetting() {
@@ -89,13 +105,12 @@ fn poll_deliver(
     limit: &mut Sleep,
     context: &mut Context<'_>,
 ) -> Poll<()> {
-    // The outcome of this send is waited for: it is the last.
-    direction.expect_reports();
     loop {
         if direction.settle(sink, worker, counter, context).is_err() {
             return Poll::Ready(());
         }
-        if direction.is_drained() || worker.orders.is_resetting() {
+        direction.take_rest(worker, context);
+        if direction.is_over() || worker.orders.is_resetting() {
             return Poll::Ready(());
         }
         if !direction.start_send(sink, worker, context) {

@@ -54,6 +54,8 @@ pub struct Relay {
     /// From the backend to the client.
     pub(super) down: Direction,
     timer: Sleep,
+    /// The timer will wake this task at its deadline: until then it need not be asked.
+    timer_runs: bool,
     active_at: Time,
     keepalive_set: bool,
 }
@@ -110,6 +112,7 @@ impl Relay {
             client,
             backend,
             timer: worker.handle.sleep_until(now + CHECK_INTERVAL),
+            timer_runs: false,
             active_at: now,
             keepalive_set: false,
         }
@@ -149,11 +152,11 @@ impl Relay {
         let up = self
             .up
             .settle(&self.backend, worker, from_clients, context)
-            .map_err(|errno| (Side::Backend, errno))?;
+            .or_else(|errno| learnt(Side::Backend, errno))?;
         let down = self
             .down
             .settle(&self.client, worker, from_backends, context)
-            .map_err(|errno| (Side::Client, errno))?;
+            .or_else(|errno| learnt(Side::Client, errno))?;
         let up = self
             .up
             .pump(&self.backend, worker, context)
@@ -177,6 +180,10 @@ impl Relay {
         let now = worker.handle.now();
         if self.is_blocked() && self.timer.deadline() > now + CHECK_INTERVAL {
             self.timer.reset(now + CHECK_INTERVAL);
+            self.timer_runs = false;
+        }
+        if self.timer_runs && now < self.timer.deadline() {
+            return Poll::Pending;
         }
         while Pin::new(&mut self.timer).poll(context).is_ready() {
             if let Some(reason) = self.check(now, limits) {
@@ -189,6 +196,7 @@ impl Relay {
             };
             self.timer.reset(next);
         }
+        self.timer_runs = true;
         Poll::Pending
     }
 
@@ -414,9 +422,26 @@ impl Direction {
         true
     }
 
-    /// From now on nothing is received; whoever drives the queue waits for the outcome of each send.
-    pub(super) const fn expect_reports(&mut self) {
-        self.ended = true;
+    /// From now on whoever drives the queue waits for the outcome of each send. With `give_up`, nothing is received any
+    /// more either.
+    pub(super) const fn finish_up(&mut self, give_up: bool) {
+        self.paused = true;
+        self.ended |= give_up;
+    }
+
+    /// Takes what a source that broke has left with the kernel: bytes first, and in the end the error.
+    pub(super) fn take_rest(&mut self, worker: &WorkerState, context: &mut Context<'_>) {
+        if !self.ended && self.take_received(worker, context).is_err() {
+            self.ended = true;
+        }
+        if !self.ended && self.is_drained() && self.receive.is_paused() {
+            self.receive.resume_once(batch_max(worker.handle.buffers()));
+        }
+    }
+
+    /// Everything that the source sent was taken by the sink.
+    pub(super) fn is_over(&self) -> bool {
+        self.ended && self.is_drained()
     }
 
     /// Bounds what is queued for a full sink, and keeps it out of the worker's buffers when those are short.
@@ -427,7 +452,7 @@ impl Direction {
         if !self.paused && !self.ended && self.queue.bytes() >= queue_max(worker.handle.buffers()) {
             self.pause();
         }
-        if self.queue.holds_leases() {
+        if self.queue.holds_leases() && !active(Fault::BuffersHoarded) {
             if worker.buffers_short() {
                 self.queue.spill(worker.handle.no_leases());
             } else {
@@ -510,6 +535,15 @@ const fn batch_max((available, count): (u16, u16)) -> u32 {
         QUEUE_MAX_CROWDED
     } else {
         0
+    }
+}
+
+/// A send has learnt that this side is broken.
+fn learnt(side: Side, errno: Errno) -> Result<bool, Broken> {
+    if active(Fault::ResetTakenForEnd) {
+        Ok(false)
+    } else {
+        Err((side, errno))
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) enum Saw {
 #[derive(Debug)]
 pub(crate) struct Actor {
     pub(crate) name: Name,
-    peer: PeerId,
+    pub(crate) peer: PeerId,
     pub(crate) script: Script,
     step: usize,
     /// Of the current `Step::Send`.
@@ -71,6 +71,8 @@ pub(crate) struct Actor {
     /// Closed although the other side had not ended.
     pub(crate) closed_early: bool,
     pub(crate) cut: bool,
+    /// Does not read any more.
+    pub(crate) is_deaf: bool,
     pub(crate) done: bool,
     pub(crate) started_at: Time,
     /// When it was last polled while not done.
@@ -99,6 +101,7 @@ impl Actor {
             reset: false,
             closed_early: false,
             cut: false,
+            is_deaf: false,
             done: false,
             started_at: now,
             active_at: now,
@@ -111,7 +114,7 @@ impl Actor {
 
     /// Nothing more is to come from it or, if it is silent, to it.
     pub(crate) fn is_settled(&self) -> bool {
-        self.done || (self.script.finale == Finale::Silent && self.saw != Saw::Nothing)
+        self.done || self.is_deaf || (self.script.finale == Finale::Silent && self.saw != Saw::Nothing)
     }
 
     /// May have caused a reset on its own side, by asking for one or by closing early.
@@ -132,7 +135,7 @@ impl Actor {
     /// Does what can be done now. An error is a byte that should not have come.
     pub(crate) fn poll(&mut self, network: &Network) -> Result<(), String> {
         self.wake_at = None;
-        if self.done {
+        if self.done || self.is_deaf {
             return Ok(());
         }
         let now = network.now();
@@ -266,6 +269,7 @@ impl Actor {
             }
             Finale::AfterOther => {}
             Finale::Silent => {}
+            Finale::Deaf => self.is_deaf = true,
             Finale::Reset => {
                 self.reset = true;
                 self.done = true;

@@ -5,7 +5,7 @@
 //! once, for a reason that its two actors explain. For the runtimes: everything was given back.
 
 use crate::actor::{Actor, Name, Saw};
-use crate::plan::Finale;
+use crate::plan::{Finale, Step};
 use crate::world::World;
 use ringway_core::reason::EndReason;
 use std::time::Duration;
@@ -34,6 +34,8 @@ pub(crate) fn check(world: &World) -> Result<(), String> {
         if let Some(backend) = pair.backend {
             ends(world, pair.client, backend, &reasons).map_err(|text| format!("{text}\n{}", world.describe()))?;
             ends(world, backend, pair.client, &reasons).map_err(|text| format!("{text}\n{}", world.describe()))?;
+            delivered(world, pair.client, backend).map_err(|text| format!("{text}\n{}", world.describe()))?;
+            delivered(world, backend, pair.client).map_err(|text| format!("{text}\n{}", world.describe()))?;
         }
         explained.push(reasons);
     }
@@ -107,7 +109,8 @@ fn reasons(world: &World, pair: &Pair<'_>) -> Vec<EndReason> {
         reasons.push(EndReason::ClientReset);
     }
     if client.cut {
-        reasons.push(EndReason::ClientGone);
+        // One that was given up while it waited to be accepted cannot be told from one that was reset.
+        reasons.extend([EndReason::ClientGone, EndReason::ClientReset]);
     }
     if world.reset_relays {
         reasons.push(EndReason::DrainDeadline);
@@ -154,7 +157,7 @@ fn reasons(world: &World, pair: &Pair<'_>) -> Vec<EndReason> {
 
 /// Neither would ever end, or nobody would learn that it did.
 fn may_time_out(client: &Actor, backend: &Actor) -> bool {
-    let stuck = |actor: &Actor| matches!(actor.script.finale, Finale::Silent | Finale::Cut);
+    let stuck = |actor: &Actor| matches!(actor.script.finale, Finale::Silent | Finale::Deaf | Finale::Cut);
     let waits = |actor: &Actor| actor.script.finale == Finale::AfterOther;
     stuck(client) || stuck(backend) || (waits(client) && waits(backend))
 }
@@ -194,6 +197,23 @@ fn swift(world: &World, pair: &Pair<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// One side was reset and the other was well: what had arrived by then was delivered first.
+fn delivered(world: &World, from: &Actor, to: &Actor) -> Result<(), String> {
+    let reads = to.script.read_pause.is_zero();
+    let stops = to.script.steps.iter().any(|step| matches!(step, Step::StopReading(_)));
+    if !from.reset || to.may_reset() || to.cut || to.is_deaf || !reads || stops || world.reset_relays {
+        return Ok(());
+    }
+    let arrived = world.network.arrived(from.peer);
+    if to.received != arrived {
+        return Err(format!(
+            "{:?} received {} bytes of {arrived} that had come before a reset",
+            to.name, to.received
+        ));
+    }
+    Ok(())
+}
+
 /// How `to` saw its connection end follows from what `from` (and `to` itself) did.
 fn ends(world: &World, from: &Actor, to: &Actor, reasons: &[EndReason]) -> Result<(), String> {
     let timed_out = reasons.contains(&EndReason::IdleTimeout);
@@ -216,7 +236,7 @@ fn ends(world: &World, from: &Actor, to: &Actor, reasons: &[EndReason]) -> Resul
                 return Err(format!("{:?} saw a reset for which there is no cause", to.name));
             }
         }
-        Saw::Nothing if to.done && (to.reset || to.closed_early || to.cut) => {}
+        Saw::Nothing if to.done && (to.reset || to.closed_early || to.cut || to.is_deaf) => {}
         Saw::Nothing => return Err(format!("{:?} never saw an end", to.name)),
     }
     Ok(())

@@ -43,6 +43,8 @@ pub(crate) enum Finale {
     Close,
     /// Does nothing any more, but reads.
     Silent,
+    /// Does nothing any more, and does not even read; its kernel acknowledges what fits.
+    Deaf,
     /// Its line is cut.
     Cut,
 }
@@ -125,7 +127,7 @@ impl Plan {
             .map(|_| Client::drawn(random, trouble, dialogue, size_max))
             .collect();
         let tempers = (0..random.between(1, 3)).map(|_| Temper::drawn(random)).collect();
-        Self {
+        let mut plan = Self {
             seed,
             workers: random.between(1, 3) as usize,
             buffers: buffers(random),
@@ -151,7 +153,41 @@ impl Plan {
                 random.below(500) as u16
             },
             size_max,
+        };
+        if random.chance(50) {
+            plan.crowd(random);
         }
+        plan
+    }
+
+    /// Clients that do not read keep all the buffers that they can, and others want some.
+    fn crowd(&mut self, random: &mut Random) {
+        self.workers = 1;
+        self.buffers = Buffers { count: 16, size: 1024 };
+        self.chances.send_buffer = (1_024, 2_048);
+        self.chances.receive_buffer = (1_024, 2_048);
+        self.tempers = vec![Temper::default()];
+        self.backend_trouble = 0;
+        self.dialogue = false;
+        self.size_max = 30_000;
+        self.connections_max = 100_000;
+        self.listener_max = None;
+        self.descriptors_max = None;
+        self.stop_at = None;
+        self.reset_at = None;
+        let deaf = random.between(3, 6);
+        let well = random.between(1, 3);
+        self.clients = (0..deaf + well)
+            .map(|n| {
+                let mut client = Client::drawn(random, 0, false, self.size_max);
+                if n < deaf {
+                    client.script.steps.clear();
+                    client.script.finale = Finale::Deaf;
+                    client.at /= 8;
+                }
+                client
+            })
+            .collect();
     }
 
     pub(crate) fn model(&self) -> Model {
@@ -243,7 +279,14 @@ impl Client {
 impl Script {
     fn drawn(random: &mut Random, trouble: u16, dialogue: bool, size_max: usize) -> Self {
         let finale = if random.chance(trouble) {
-            [Finale::Reset, Finale::Reset, Finale::Close, Finale::Silent, Finale::Cut][random.below(5) as usize]
+            [
+                Finale::Reset,
+                Finale::Reset,
+                Finale::Close,
+                Finale::Silent,
+                Finale::Deaf,
+                Finale::Cut,
+            ][random.below(6) as usize]
         } else if !dialogue && random.chance(200) {
             Finale::AfterOther
         } else {

@@ -258,6 +258,12 @@ impl Reactor {
                     self.finish(token, result);
                 }
             }
+            Kind::Receive {
+                phase: Phase::Pausing { .. },
+                ..
+            } if more && crate::faults::active(crate::faults::Fault::BytesAfterPauseLost) => {
+                self.pool.release(links);
+            }
             Kind::Receive { received, .. } => {
                 self.pool.append(received, links);
                 if result > 0 {

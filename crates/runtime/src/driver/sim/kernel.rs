@@ -195,6 +195,7 @@ impl Kernel {
         let pipes = [pipe(), pipe()];
         let end = |(address, owner)| End {
             owner,
+            peer: None,
             address,
             error: None,
             broken: false,
@@ -261,6 +262,9 @@ impl Kernel {
             deliverable
         };
         pipe.deliver(n);
+        if let Some(peer) = connection.ends[1 - to.end].peer {
+            self.peers[peer].arrived += n as u64;
+        }
         let more = pipe.has_news();
         connection.ends[0].heard = now;
         connection.ends[1].heard = now;

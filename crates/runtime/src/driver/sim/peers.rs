@@ -50,6 +50,8 @@ pub struct PeerListener(pub(super) usize);
 
 pub(super) struct Peer {
     pub(super) end: EndId,
+    /// Bytes of its own that have arrived at the other end.
+    pub(super) arrived: u64,
 }
 
 type Decide = Box<dyn FnMut(&mut Random) -> Welcome>;
@@ -160,9 +162,10 @@ impl Kernel {
 
     fn add_peer(&mut self, end: EndId) -> usize {
         let peer = self.peers.len();
-        self.peers.push(Peer { end });
+        self.peers.push(Peer { end, arrived: 0 });
         if let Some(connection) = self.connection(end) {
             connection.ends[end.end].owner = Owner::Peer(peer);
+            connection.ends[end.end].peer = Some(peer);
         }
         self.woken.push(peer);
         peer
@@ -247,6 +250,11 @@ impl Network {
         } else {
             Read::Nothing
         }
+    }
+
+    /// Bytes that this actor sent and that have arrived in the other end's receive buffer.
+    pub fn arrived(&self, peer: PeerId) -> u64 {
+        self.0.borrow().peers[peer.0].arrived
     }
 
     /// Whether the connection was reset or has timed out, also if its end was read before.

@@ -294,6 +294,18 @@ fn a_receive_may_end_with_good_bytes() {
 }
 
 #[test]
+fn a_receive_that_was_asked_for_once_takes_whole_buffers_and_ends() {
+    for (max, expected) in [(1, 1024), (1025, 1025), (3000, 3000)] {
+        let mut scene = scene(Chances::CALM);
+        scene.network.send(scene.client, &[7; 6_000]).expect("room");
+        let fd = scene.fd;
+        let once = Some(max);
+        scene.sim.start(Operation::Receive { fd, once }, token(1));
+        assert_eq!(scene.turn(), [(1, expected, false)], "at most {max}");
+    }
+}
+
+#[test]
 fn accepting_without_descriptors_leaves_the_client_in_the_queue() {
     let mut scene = scene(Chances::CALM);
     scene.network.limit_descriptors(2);

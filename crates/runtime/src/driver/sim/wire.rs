@@ -125,6 +125,8 @@ pub(super) enum Owner {
 
 pub(super) struct End {
     pub(super) owner: Owner,
+    /// The actor that has or had this end.
+    pub(super) peer: Option<usize>,
     pub(super) address: Address,
     /// Of a broken connection, until it was reported to whoever asked first.
     pub(super) error: Option<Errno>,
