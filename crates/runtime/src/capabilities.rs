@@ -1,14 +1,21 @@
 //! What this kernel's io_uring can do: probed, never guessed from a version; and sentences for when it cannot be used.
 
 use crate::errno::Errno;
+use crate::pool::{BUFFERS_MIN, BufferOptions, Pool};
+use crate::sys;
+use io_uring::types::Fd as RingFd;
 use io_uring::{IoUring, Probe, opcode};
 use std::fmt;
 use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 
 /// What was found out about the kernel before the first worker starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// One receive completion may fill several buffers (kernel 6.10).
+    /// One receive completion may fill several buffers, and does so in the one way that can be told from its length
+    /// (kernel 6.10 with its repairs of 2025, which came with 6.16 and to the stable kernels).
     pub bundles: bool,
 }
 
@@ -57,9 +64,10 @@ impl Capabilities {
         if !complete {
             return Err(Unavailable::new("asking for supported operations", Errno(libc::EINVAL)));
         }
-        Ok(Self {
-            bundles: parameters.is_feature_recvsend_bundle(),
-        })
+        let bundles = parameters.is_feature_recvsend_bundle()
+            && leaves_lengths_alone(ring)
+                .map_err(|error| Unavailable::new("trying a receive", crate::socket::errno_of(&error)))?;
+        Ok(Self { bundles })
     }
 }
 
@@ -75,6 +83,35 @@ impl Unavailable {
             advice: advice(errno, &sysctl_io_uring_disabled()),
         }
     }
+}
+
+/// Tries a receive of a buffer and a byte that finds nothing, on a buffer ring of its own. Kernels without the repairs
+/// shorten the second buffer's entry to the one byte and leave it so; the same kernels may go on behind a buffer that was
+/// not filled. Either way the bytes of a bundle would be elsewhere than its length tells, and what is there instead is
+/// another connection's.
+fn leaves_lengths_alone(ring: IoUring) -> io::Result<bool> {
+    const BUFFERS: BufferOptions = BufferOptions {
+        count: BUFFERS_MIN,
+        size: 4096,
+    };
+    let pool = Pool::shared(BUFFERS)?;
+    // Dropped before the pool.
+    let mut ring = ring;
+    let (address, entries) = pool.shared_ring();
+    // SAFETY: the ring of entries is page-aligned, has `entries` entries, and outlives `ring`.
+    unsafe { ring.submitter().register_buf_ring_with_flags(address, entries, 0, 0) }?;
+    pool.publish();
+    let (socket, peer) = UnixStream::pair()?;
+    let mut entry = opcode::RecvBundle::new(RingFd(socket.as_raw_fd()), 0).build();
+    sys::set_entry_len(&mut entry, BUFFERS.size + 1);
+    // SAFETY: the entry names no memory but the pool's, which outlives `ring`; the socket stays open until the
+    // completion was waited for.
+    unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
+    ring.submit()?;
+    let intact = pool.lengths_are_intact();
+    drop(peer);
+    ring.submit_and_wait(1)?;
+    Ok(intact)
 }
 
 /// `kernel.io_uring_disabled` as text; empty where the kernel does not know it.

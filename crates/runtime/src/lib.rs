@@ -4,8 +4,9 @@
 //! and nothing of what the product does with them. Used by the data plane; `control` uses [`Capabilities`],
 //! [`Remote`] and the free functions of [`socket`].
 //!
-//! This is the only crate with `unsafe` code, in these modules: `driver::uring` (the ring), `memory` (mappings), `pool` (buffers as slices), `remote` (eventfd), `socket` (TCP_INFO), `sys` (system calls
-//! without a wrapper), `thread` (affinity) and `waker` (RawWaker).
+//! This is the only crate with `unsafe` code, in these modules: `capabilities` (one trial entry), `driver::uring` (the
+//! ring), `memory` (mappings), `pool` (buffers as slices), `remote` (eventfd), `socket` (options that socket2 lacks),
+//! `sys` (system calls without a wrapper), `thread` (affinity) and `waker` (RawWaker).
 
 mod address;
 mod capabilities;

@@ -174,6 +174,22 @@ impl Pool {
         (self.published.borrow().entries.start().as_ptr() as u64, self.count)
     }
 
+    /// Bytes of all buffers.
+    pub(crate) fn bytes(&self) -> u32 {
+        u32::from(self.count) * self.size
+    }
+
+    /// Whether the kernel has left the published lengths as they were written.
+    pub(crate) fn lengths_are_intact(&self) -> bool {
+        let ring = self.published.borrow();
+        (ring.head..ring.tail).all(|position| {
+            let entry = ring.entry(position & (self.count - 1));
+            // SAFETY: the entry is inside the mapping and aligned; any bytes are a valid entry. The kernel writes during
+            // system calls only, none of which is under way; hence volatile, and no reference is made.
+            unsafe { entry.read_volatile() }.len() == self.size
+        })
+    }
+
     /// Bytes of one completion of a receive that goes on: long enough for streams to be recognised by it, short, because
     /// the kernel prepares as many buffers for each receive, however few bytes come.
     pub(crate) fn bundle_max(&self) -> u32 {

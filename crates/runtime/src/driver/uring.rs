@@ -166,12 +166,12 @@ impl Uring {
         self.push(&entry);
     }
 
-    /// The bytes of a bundle are always whole buffers: the kernel would otherwise shorten a buffer's entry in the ring and
-    /// leave it so (io_ring_buffers_peek of kernels 6.10 to 6.18).
+    /// A bundle's first buffer must always be allowed whole: kernels up to 6.18 would otherwise shorten its entry in the
+    /// ring and leave it so if nothing came (io_ring_buffers_peek).
     fn receive_entry(&self, fd: Fd, once: Option<u32>) -> Entry {
         let fd = RingFd(fd.0);
         let size = self.pool.buffer_size();
-        let max = once.unwrap_or_else(|| self.pool.bundle_max());
+        let max = once.unwrap_or_else(|| self.pool.bundle_max()).min(self.pool.bytes());
         let max = (max - max % size).max(size);
         match (once, self.capabilities.bundles) {
             (None, true) => {
@@ -182,7 +182,9 @@ impl Uring {
             (None, false) => opcode::RecvMulti::new(fd, BUFFER_GROUP).build(),
             (Some(_), true) => {
                 let mut entry = opcode::RecvBundle::new(fd, BUFFER_GROUP).build();
-                sys::set_entry_len(&mut entry, max);
+                // A byte beyond whole buffers: the kernel leaves out the buffer that it may not fill, and then does not
+                // try again for what came meanwhile, which is not bounded by `max`.
+                sys::set_entry_len(&mut entry, max + 1);
                 entry
             }
             (Some(_), false) => {

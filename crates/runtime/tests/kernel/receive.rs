@@ -331,28 +331,88 @@ fn bundles_that_are_looked_at_late_are_exact() {
     });
 }
 
-/// The kernel shortens a buffer's entry in the ring when less than a buffer may still be received, and leaves it so if
-/// nothing was: whoever receives into that buffer next must not take it for full.
+/// A receive that is to happen once brings what was asked for, whole buffers of it, and stops; however small the amount,
+/// the ring's entries stay as long as their buffers (some kernels shorten them, and leave them so if nothing came).
 #[test]
-fn a_receive_that_ends_near_its_limit_leaves_the_ring_intact() {
-    /// The driver's limit of one receive.
-    const LIMIT: usize = 512 * 1024;
-    run(USUAL, |handle| async move {
-        for rest in [1, 100, 5_000, 16_000] {
-            let (stream, mut peer) = pair(&handle).await;
-            let mut receive = stream.receive();
-            for piece in [LIMIT / 2, LIMIT / 2 - rest] {
-                let theirs = vec![1; piece];
-                peer = in_thread(move || write_and_return(peer, &theirs)).await;
-            }
-            receive_len(&mut receive, LIMIT - rest).await;
-            drop(peer);
-            assert!(matches!(receive.next().await, Ok(None)));
-            let wanted = Random::new(rest as u64).bytes(60_000);
-            let (stream, mut peer) = pair(&handle).await;
-            peer.write_all(&wanted).expect("write");
-            let got = receive_len(&mut stream.receive(), wanted.len()).await;
-            assert_same(&got, &wanted, &format!("{rest} bytes before the limit"));
+fn receiving_once_brings_what_was_asked_for() {
+    run(TIGHT, |handle| async move {
+        let size = handle.buffer_size();
+        let wanted = Random::new(61).bytes(300_000);
+        let (stream, peer) = pair(&handle).await;
+        let theirs = wanted.clone();
+        let mut receive = stream.receive();
+        receive.pause();
+        until(|| receive.is_paused()).await;
+        let peer = in_thread(move || write_and_return(peer, &theirs)).await;
+        let mut got = Vec::new();
+        for (asked, most) in [
+            (1, size),
+            (size, size),
+            (size + 1, size),
+            (5 * size, 5 * size),
+            (u32::MAX, 16 * size),
+        ] {
+            receive.resume_once(asked);
+            let leases = receive.next().await.expect("receive").expect("bytes");
+            assert!(leases.bytes() <= most, "{} bytes instead of {most}", leases.bytes());
+            assert!(receive.is_paused(), "asked for {asked} bytes");
+            leases.slices().for_each(|slice| got.extend_from_slice(slice));
+            drop(leases);
+            two_turns().await;
+            assert!(at_once(&mut receive).await.is_none(), "more came than was asked for");
         }
+        // The end finds no byte while a small amount is asked for.
+        receive.resume_once(1);
+        while let Some(leases) = receive.next().await.expect("receive") {
+            leases.slices().for_each(|slice| got.extend_from_slice(slice));
+            if got.len() == wanted.len() {
+                peer.shutdown(Shutdown::Write).expect("shutdown");
+            }
+            receive.resume_once(1);
+        }
+        assert_same(&got, &wanted, "in pieces");
+        let (stream, mut peer) = pair(&handle).await;
+        peer.write_all(&wanted[..60_000]).expect("write");
+        let got = receive_len(&mut stream.receive(), 60_000).await;
+        assert_same(&got, &wanted[..60_000], "through the same buffers");
+    });
+}
+
+/// Changes of mind between receiving once, for ever and not at all, at any moment, lose and repeat nothing.
+#[test]
+fn changes_between_once_and_for_ever_keep_the_stream_intact() {
+    run(TIGHT, |handle| async move {
+        let wanted = Random::new(71).bytes(2_000_000);
+        let (stream, peer) = pair(&handle).await;
+        let theirs = wanted.clone();
+        let writer = in_thread(move || {
+            let peer = write_and_return(peer, &theirs);
+            peer.shutdown(Shutdown::Write).expect("shutdown");
+        });
+        let mut random = Random::new(72);
+        let mut receive = stream.receive();
+        let mut got = Vec::new();
+        'stream: loop {
+            match random.below(5) {
+                0 => receive.pause(),
+                1 => receive.resume(),
+                2 => receive.resume_once(random.below(50_000) as u32),
+                3 => {
+                    receive.pause();
+                    receive.resume_once(random.below(50_000) as u32);
+                }
+                _ => one_turn().await,
+            }
+            loop {
+                match at_once(&mut receive).await {
+                    Some(Ok(Some(leases))) => leases.slices().for_each(|slice| got.extend_from_slice(slice)),
+                    Some(Ok(None)) => break 'stream,
+                    Some(Err(errno)) => panic!("{errno}"),
+                    None => break,
+                }
+            }
+        }
+        assert_same(&got, &wanted, "with changes of mind");
+        writer.await;
     });
 }

@@ -2,8 +2,11 @@
 
 use crate::harness::*;
 use ringway_runtime::{Address, BufferOptions, Handle, SocketOptions};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Echoes on every connection, each in a task of its own.
 fn serve_echo(handle: &Handle, connections: usize, silently: bool) -> (SocketAddr, Counter) {
@@ -153,5 +156,45 @@ fn a_lease_keeps_its_bytes_while_others_receive() {
             3,
             "3,000 bytes in one burst fill two buffers of 1 KiB and a part of a third"
         );
+    });
+}
+
+/// Small exchanges go on beside senders that would take every buffer for ever.
+#[test]
+fn greedy_senders_do_not_starve_small_exchanges() {
+    const GREEDY: usize = 8;
+    run(SMALL, |handle| async move {
+        let stop = Arc::new(AtomicBool::new(false));
+        let ended = Counter::default();
+        let mut floods = Vec::new();
+        for _ in 0..GREEDY {
+            let (stream, mut peer) = pair(&handle).await;
+            let (stop, ended) = (stop.clone(), ended.clone());
+            floods.push(in_thread(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    peer.write_all(&[0; 100_000]).expect("write");
+                }
+            }));
+            handle.spawn(async move {
+                let mut receive = stream.receive();
+                while receive.next().await.expect("receive").is_some() {}
+                ended.add();
+            });
+        }
+        until(|| handle.stats().buffers_dry > 100).await;
+        let (address, done) = serve_echo(&handle, 8, false);
+        let clients: Vec<_> = (0..8)
+            .map(|n| in_thread(move || ping_pong(address, n, 30, 500)))
+            .collect();
+        for client in clients {
+            client.await;
+        }
+        done.reaches(8).await;
+        stop.store(true, Ordering::Relaxed);
+        for flood in floods {
+            flood.await;
+        }
+        ended.reaches(GREEDY).await;
+        println!("{:?}", handle.stats());
     });
 }
