@@ -5,7 +5,7 @@
 //! counted state: accepting backs off and resumes by itself. Called by `worker`.
 
 use super::serve::serve;
-use crate::state::WorkerState;
+use crate::state::{Session, WorkerState};
 use ringway_core::gate::Permit;
 use ringway_core::reason::ShedReason;
 use ringway_runtime::faults::{Fault, active};
@@ -105,9 +105,9 @@ impl Acceptor {
     }
 
     fn spawn(&self, client: Stream, permit: Permit) {
-        self.worker
-            .handle
-            .spawn(serve(self.worker.clone(), self.index, client, permit));
+        // Booked before its task is polled for the first time: the worker must not be taken for idle meanwhile.
+        let session = Session::begin(&self.worker, self.index);
+        self.worker.handle.spawn(serve(session, client, permit));
     }
 
     async fn pause(&self, reason: ShedReason) {

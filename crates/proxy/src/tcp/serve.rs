@@ -2,7 +2,7 @@
 
 use super::close::close;
 use super::relay::{Limits, Relay};
-use crate::state::{Session, WorkerState};
+use crate::state::Session;
 use crate::upstream::{self, Connected};
 use ringway_core::balance::ClientKey;
 use ringway_core::gate::Permit;
@@ -10,12 +10,9 @@ use ringway_core::model::{Listener, Pool};
 use ringway_core::reason::EndReason;
 use ringway_runtime::{Address, Stream};
 use std::future::poll_fn;
-use std::rc::Rc;
 
 /// Serves one accepted connection from here to its end: choose and connect, relay, close, book.
-pub(super) async fn serve(worker: Rc<WorkerState>, index: usize, client: Stream, permit: Permit) {
-    let session = Session::begin(&worker, index);
-    drop(worker);
+pub(super) async fn serve(session: Session, client: Stream, permit: Permit) {
     // Boxed, so that what is needed only before the relay costs nothing while it runs.
     match Box::pin(route(&session, &client)).await {
         Ok(Connected {

@@ -28,11 +28,21 @@ const SEEDS: u64 = if cfg!(debug_assertions) { 400 } else { 3_000 };
 /// Worlds run on this many threads at the same time.
 const THREADS: usize = 2;
 
-/// Seeds that once found something, and what.
-const REGRESSIONS: &[(u64, &str)] = &[(
-    0x36,
-    "a relay whose send fell short was not told when there was room, and lived on the timer of its checks",
-)];
+/// Seeds that found something, and what. They were looked for again whenever what a seed draws has changed.
+const REGRESSIONS: &[(u64, &str)] = &[
+    (
+        0x5,
+        "a relay whose send fell short was not told when there was room, and lived on the timer of its checks",
+    ),
+    (
+        0x11b,
+        "a relay that had paused did not deliver what the kernel held when the sender was reset",
+    ),
+    (
+        0x197e6,
+        "a connection whose task had not been polled yet was not counted, and its worker stopped without it",
+    ),
+];
 
 /// What a run of worlds saw.
 #[derive(Default)]

@@ -22,20 +22,22 @@ struct Pair<'a> {
 }
 
 pub(crate) fn check(world: &World) -> Result<(), String> {
+    judge(world).map_err(|text| format!("{text}\n{}", world.describe()))
+}
+
+fn judge(world: &World) -> Result<(), String> {
     let pairs = pair_up(world)?;
     let mut explained = Vec::new();
     for pair in &pairs {
         let reasons = reasons(world, pair);
         if reasons == [EndReason::Finished] {
-            complete(pair)
-                .and_then(|()| swift(world, pair))
-                .map_err(|text| format!("{text}\n{}", world.describe()))?;
+            complete(pair).and_then(|()| swift(world, pair))?;
         }
         if let Some(backend) = pair.backend {
-            ends(world, pair.client, backend, &reasons).map_err(|text| format!("{text}\n{}", world.describe()))?;
-            ends(world, backend, pair.client, &reasons).map_err(|text| format!("{text}\n{}", world.describe()))?;
-            delivered(world, pair.client, backend).map_err(|text| format!("{text}\n{}", world.describe()))?;
-            delivered(world, backend, pair.client).map_err(|text| format!("{text}\n{}", world.describe()))?;
+            ends(world, pair.client, backend, &reasons)?;
+            ends(world, backend, pair.client, &reasons)?;
+            delivered(world, pair.client, backend)?;
+            delivered(world, backend, pair.client)?;
         }
         explained.push(reasons);
     }
@@ -273,9 +275,8 @@ fn books(world: &World, explained: &[Vec<EndReason>]) -> Result<(), String> {
         let certain = explained.iter().filter(|reasons| reasons[..] == [reason]).count() as u64;
         if booked > possible || (booked < certain && !world.reset_relays) {
             return Err(format!(
-                "{booked} connections ended as {}; the actors explain {certain} to {possible}\n{explained:?}\n{}",
-                reason.label(),
-                world.describe()
+                "{booked} connections ended as {}; the actors explain {certain} to {possible}\n{explained:?}",
+                reason.label()
             ));
         }
     }
