@@ -155,6 +155,42 @@ fn many_seeds() {
         println!("  {}: {}", reason.label(), ended[reason.index()]);
     }
     println!("{seen:#?}");
+    if count >= SEEDS {
+        assert_happened(&seen, &ended);
+    }
+}
+
+/// Worlds in which nothing goes wrong test nothing.
+fn assert_happened(seen: &Seen, ended: &[u64]) {
+    let troubles = [
+        ("bundle", seen.bundles),
+        ("partial receive", seen.partial_receives),
+        ("receive that the kernel ended", seen.receives_ended),
+        ("dry ring", seen.buffers_dry),
+        ("partial send", seen.partial_sends),
+        ("full send", seen.full_sends),
+        ("late operation", seen.late),
+        ("late cancel", seen.late_cancels),
+        ("bytes after a cancel", seen.data_after_cancel),
+        ("accept without descriptors", seen.accepts_exhausted),
+        ("accept that the kernel ended", seen.accepts_ended),
+        ("refused connect", seen.connects_refused),
+        ("connect without a port", seen.connects_local),
+        ("reset that loses bytes", seen.resets_with_bytes_lost),
+    ];
+    for (what, count) in troubles {
+        assert!(count > 0, "no world has seen: {what}");
+    }
+    for reason in EndReason::ALL {
+        // A pool in these worlds has backends, and nothing panics.
+        let never = matches!(reason, EndReason::NoBackend | EndReason::Panicked);
+        assert_eq!(
+            ended[reason.index()] == 0,
+            never,
+            "connections that ended as {}",
+            reason.label()
+        );
+    }
 }
 
 #[test]
