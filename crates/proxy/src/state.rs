@@ -66,6 +66,8 @@ pub struct WorkerState {
     blocked: RefCell<Vec<Waker>>,
     /// Counts how often `blocked` was emptied; never 0, which stands for not noted.
     blocked_round: Cell<u32>,
+    /// Directions that are streams now.
+    streams: Rc<Cell<u32>>,
 }
 
 impl WorkerState {
@@ -89,6 +91,7 @@ impl WorkerState {
             main: RefCell::default(),
             blocked: RefCell::default(),
             blocked_round: Cell::new(1),
+            streams: Rc::default(),
         })
     }
 
@@ -136,6 +139,22 @@ impl WorkerState {
         available < count / 4
     }
 
+    /// Counts one more direction as a stream until the guard is dropped.
+    pub(crate) fn count_stream(&self) -> StreamGuard {
+        self.streams.set(self.streams.get() + 1);
+        StreamGuard(self.streams.clone())
+    }
+
+    /// Directions that are streams now.
+    pub(crate) fn streams(&self) -> u32 {
+        self.streams.get()
+    }
+
+    /// Bytes of all receive buffers of this worker.
+    pub(crate) fn buffer_bytes(&self) -> u64 {
+        u64::from(self.handle.buffers().1) * u64::from(self.handle.buffer_size())
+    }
+
     /// Called once per turn: wakes relays that hold buffers they cannot send, if buffers are short.
     pub fn relieve_buffers(&self) {
         if self.buffers_short() && !self.blocked.borrow().is_empty() {
@@ -157,6 +176,16 @@ impl WorkerState {
         stats.cq_overflows.set(counted.overflows);
         stats.tasks_panicked.set(counted.tasks_panicked);
         stats.tasks.set(counted.tasks);
+    }
+}
+
+/// One direction that counts as a stream.
+#[derive(Debug)]
+pub(crate) struct StreamGuard(Rc<Cell<u32>>);
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 

@@ -60,7 +60,7 @@ use std::time::Duration;
 /// How long a runtime that ends waits for the kernel's last completions.
 const RETIRE_MAX: Duration = Duration::from_secs(5);
 /// When so many tasks fewer exist than before, freed memory is given back to the system.
-const TRIM_AFTER_TASKS: usize = 1_000;
+const TRIM_AFTER_TASKS: usize = 128;
 /// How often that is looked at, at most.
 const TRIM_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -256,7 +256,8 @@ impl Inner {
         let timer = self.wheel.borrow().next_deadline();
         let trim = self.trim.get();
         // An idle worker comes back once more to give memory back.
-        let trim = (trim.is_due(self.tasks.len()) && !self.is_simulated()).then_some(trim.looked + TRIM_INTERVAL);
+        let spare = trim.is_due(self.tasks.len()) || self.pool.has_spare_memory();
+        let trim = (spare && !self.is_simulated()).then_some(trim.looked + TRIM_INTERVAL);
         match timer.into_iter().chain(trim).min() {
             // The clock, not the turn's time: what tasks took since must not make timers late.
             Some(deadline) => Wait::For(deadline.since(self.reactor.borrow().driver.now())),
@@ -274,10 +275,11 @@ impl Inner {
         let tasks = self.tasks.len();
         trim.peak = trim.peak.max(tasks);
         let now = self.now.get();
-        if trim.is_due(tasks) && now.since(trim.looked) >= TRIM_INTERVAL {
+        if (trim.is_due(tasks) || self.pool.has_spare_memory()) && now.since(trim.looked) >= TRIM_INTERVAL {
             // Looked at twice before it is done: tasks that end in a burst are all gone by then.
             if tasks <= trim.seen {
                 sys::trim_heap();
+                self.pool.give_back();
                 trim.peak = tasks;
             }
             trim.seen = tasks;

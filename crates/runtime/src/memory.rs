@@ -52,6 +52,15 @@ impl Mapping {
         unsafe { self.start.add(offset) }
     }
 
+    /// Gives the pages of a range back to the system; the range reads as zeroes afterwards. The caller has no use for
+    /// what is in it.
+    pub(crate) fn forget(&self, offset: usize, len: usize) {
+        let start = self.range(offset, len);
+        // SAFETY: the range is inside the mapping, which is private and anonymous: nothing but its contents is lost. A
+        // failure leaves the contents, which is as good.
+        unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_DONTNEED) };
+    }
+
     /// Keeps the memory mapped for ever. For the one case in which the kernel may still write into it.
     pub(crate) fn leak(&mut self) {
         self.len = 0;

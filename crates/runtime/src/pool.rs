@@ -197,6 +197,29 @@ impl Pool {
         BUNDLE_MAX.min(quarter).max(self.size)
     }
 
+    /// Whether more buffers were published than are usually needed, and none is in use.
+    pub(crate) fn has_spare_memory(&self) -> bool {
+        self.lent.get() == 0 && self.target.get() > PUBLISHED_FIRST.min(self.count)
+    }
+
+    /// Gives the memory of all buffers that are not lent back to the system. Published ones too: nothing of worth is in
+    /// them, and the kernel gets fresh pages when it writes.
+    pub(crate) fn give_back(&self) {
+        self.target.set(PUBLISHED_FIRST.min(self.count));
+        let size = self.size as usize;
+        let mut buffer = 0;
+        while buffer < usize::from(self.count) {
+            let run = self.pieces[buffer..]
+                .iter()
+                .take_while(|piece| !piece.get().lent)
+                .count();
+            if run > 0 {
+                self.memory.forget(buffer * size, run * size);
+            }
+            buffer += run + 1;
+        }
+    }
+
     /// The kernel found nothing published: publish more from now on.
     pub(crate) fn ran_dry(&self) {
         self.target.set(self.target.get().saturating_mul(2).min(self.count));

@@ -6,7 +6,7 @@
 //! service that has two streams to join.
 
 use super::queue::Queue;
-use crate::state::WorkerState;
+use crate::state::{StreamGuard, WorkerState};
 use ringway_core::model::Keepalive;
 use ringway_core::reason::{EndReason, Side};
 use ringway_core::stats::Counter;
@@ -73,7 +73,7 @@ pub(super) struct Direction {
     /// The end was passed on.
     end_sent: bool,
     /// A stream: received in batches of what the sink has room for, so that nothing is queued for a sink that stops.
-    streaming: bool,
+    streaming: Option<StreamGuard>,
     /// Room was waited for: what is there now is taken, be it little.
     roomy: bool,
     /// Short receives in a row while streaming.
@@ -272,7 +272,7 @@ impl Direction {
             paused: false,
             ended: false,
             end_sent: false,
-            streaming: false,
+            streaming: None,
             roomy: false,
             short: 0,
             noted: 0,
@@ -381,22 +381,25 @@ impl Direction {
             }
         }
         if received {
-            self.note_batch(self.queue.bytes() - held, worker.handle.bundle_max());
+            self.note_batch(self.queue.bytes() - held, worker);
         }
         Ok(received)
     }
 
     /// A receive as long as it could be makes a stream; several short ones unmake it.
-    fn note_batch(&mut self, bytes: u32, long: u32) {
-        if bytes >= long {
+    fn note_batch(&mut self, bytes: u32, worker: &WorkerState) {
+        if bytes >= worker.handle.bundle_max() {
             self.short = 0;
-            if !self.streaming {
-                self.streaming = true;
+            if self.streaming.is_none() {
+                self.streaming = Some(worker.count_stream());
                 self.pause();
             }
-        } else if self.streaming {
+        } else if self.streaming.is_some() {
             self.short += 1;
-            self.streaming = self.short < SHORT_MAX;
+            if self.short >= SHORT_MAX {
+                self.short = 0;
+                self.streaming = None;
+            }
         }
     }
 
@@ -435,7 +438,8 @@ impl Direction {
             self.ended = true;
         }
         if !self.ended && self.is_drained() && self.receive.is_paused() {
-            self.receive.resume_once(batch_max(worker.handle.buffers()));
+            self.receive
+                .resume_once(batch_max(worker.buffer_bytes(), worker.streams()));
         }
     }
 
@@ -466,7 +470,7 @@ impl Direction {
         if !self.paused || self.ended || !self.is_drained() || active(Fault::PauseNotResumed) {
             return;
         }
-        if !self.streaming {
+        if self.streaming.is_none() {
             self.paused = false;
             self.receive.resume();
             return;
@@ -481,7 +485,8 @@ impl Direction {
             return;
         }
         let room = room.map_or(BATCH_MAX, |room| room.free);
-        self.receive.resume_once(room.min(batch_max(worker.handle.buffers())));
+        self.receive
+            .resume_once(room.min(batch_max(worker.buffer_bytes(), worker.streams())));
     }
 
     /// Everything received was taken by the sink.
@@ -527,15 +532,11 @@ const fn queue_max((available, count): (u16, u16)) -> u32 {
     }
 }
 
-/// The longest batch of a stream by the buffers that are left.
-const fn batch_max((available, count): (u16, u16)) -> u32 {
-    if available >= count / 2 {
-        BATCH_MAX
-    } else if available >= count / 4 {
-        QUEUE_MAX_CROWDED
-    } else {
-        0
-    }
+/// The longest batch of a stream: its share of half the worker's buffers, so that all streams together can hold no more
+/// than that even if all their sinks stop at once (the kernel may lack memory for what it had room for).
+fn batch_max(buffer_bytes: u64, streams: u32) -> u32 {
+    let share = buffer_bytes / 2 / u64::from(streams.max(1));
+    u32::try_from(share).unwrap_or(BATCH_MAX).min(BATCH_MAX)
 }
 
 /// A send has learnt that this side is broken.
@@ -567,6 +568,16 @@ mod tests {
         assert_eq!(queue_max((511, 1024)), 64 * 1024);
         assert_eq!(queue_max((256, 1024)), 64 * 1024);
         assert_eq!(queue_max((255, 1024)), 0);
+    }
+
+    #[test]
+    fn streams_share_half_of_the_buffers() {
+        const RING: u64 = 16 << 20;
+        assert_eq!(batch_max(RING, 1), 512 * 1024);
+        assert_eq!(batch_max(RING, 16), 512 * 1024);
+        assert_eq!(batch_max(RING, 32), 256 * 1024);
+        assert_eq!(batch_max(RING, 500), 16_777);
+        assert_eq!(batch_max(RING, 0), 512 * 1024, "a stream that is not counted yet");
     }
 
     #[test]
