@@ -1,7 +1,7 @@
 //! What this kernel's io_uring can do: probed, never guessed from a version; and sentences for when it cannot be used.
 
+use crate::buffer_ring::{BUFFERS_MIN, BufferOptions, BufferRing};
 use crate::errno::Errno;
-use crate::pool::{BUFFERS_MIN, BufferOptions, Pool};
 use crate::sys;
 use io_uring::types::Fd as RingFd;
 use io_uring::{IoUring, Probe, opcode};
@@ -94,21 +94,21 @@ fn leaves_lengths_alone(ring: IoUring) -> io::Result<bool> {
         count: BUFFERS_MIN,
         size: 4096,
     };
-    let pool = Pool::shared(BUFFERS)?;
-    // Dropped before the pool.
+    let buffer_ring = BufferRing::shared(BUFFERS)?;
+    // Dropped before the buffer ring.
     let mut ring = ring;
-    let (address, entries) = pool.shared_ring();
+    let (address, entries) = buffer_ring.shared_ring();
     // SAFETY: the ring of entries is page-aligned, has `entries` entries, and outlives `ring`.
     unsafe { ring.submitter().register_buf_ring_with_flags(address, entries, 0, 0) }?;
-    pool.publish();
+    buffer_ring.publish();
     let (socket, peer) = UnixStream::pair()?;
     let mut entry = opcode::RecvBundle::new(RingFd(socket.as_raw_fd()), 0).build();
     sys::set_entry_len(&mut entry, BUFFERS.size + 1);
-    // SAFETY: the entry names no memory but the pool's, which outlives `ring`; the socket stays open until the
+    // SAFETY: the entry names no memory but the buffer ring's, which outlives `ring`; the socket stays open until the
     // completion was waited for.
     unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
     ring.submit()?;
-    let intact = pool.lengths_are_intact();
+    let intact = buffer_ring.lengths_are_intact();
     drop(peer);
     ring.submit_and_wait(1)?;
     Ok(intact)

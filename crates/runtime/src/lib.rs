@@ -5,17 +5,17 @@
 //! [`Remote`] and the free functions of [`socket`].
 //!
 //! This is the only crate with `unsafe` code, in these modules: `capabilities` (one trial entry), `driver::uring` (the
-//! ring), `memory` (mappings), `pool` (buffers as slices), `remote` (eventfd), `socket` (options that socket2 lacks),
+//! ring), `memory` (mappings), `buffer_ring` (buffers as slices), `remote` (eventfd), `socket` (options that socket2 lacks),
 //! `sys` (system calls without a wrapper), `thread` (affinity) and `waker` (RawWaker).
 
 mod address;
+mod buffer_ring;
 mod capabilities;
 mod driver;
 mod errno;
 pub mod faults;
 mod memory;
 mod ops;
-mod pool;
 mod reactor;
 mod remote;
 mod slab;
@@ -32,18 +32,18 @@ mod wheel;
 pub use crate::driver::sim;
 
 pub use crate::address::Address;
+pub use crate::buffer_ring::{BUFFER_BYTES_MAX, BUFFERS_MAX, BUFFERS_MIN, BufferOptions, Leases};
 pub use crate::capabilities::{Capabilities, Unavailable};
 pub use crate::errno::Errno;
 pub use crate::ops::{Accept, Connect, Listener, Once, Receive, Send, SendOutcome, Stream, Unsent};
-pub use crate::pool::{BUFFER_BYTES_MAX, BUFFERS_MAX, BUFFERS_MIN, BufferOptions, Leases};
 pub use crate::remote::Remote;
 pub use crate::socket::{Keepalive, ListenOptions, SendRoom, SocketOptions, TcpInfo};
 pub use crate::tasks::TaskId;
 pub use crate::time::Time;
 pub use crate::timer::Sleep;
 
+use crate::buffer_ring::BufferRing;
 use crate::driver::{Driver, Fd, Wait};
-use crate::pool::Pool;
 use crate::reactor::Reactor;
 use crate::remote::EventFd;
 use crate::tasks::Tasks;
@@ -76,7 +76,7 @@ pub struct Handle(Rc<Inner>);
 struct Inner {
     id: u16,
     reactor: RefCell<Reactor>,
-    pool: Rc<Pool>,
+    buffer_ring: Rc<BufferRing>,
     tasks: Tasks,
     wheel: RefCell<Wheel>,
     now: Cell<Time>,
@@ -152,12 +152,12 @@ impl Runtime {
         let now = driver.now();
         let mut wheel = Wheel::new();
         wheel.expire(now);
-        let pool = driver.pool().clone();
+        let buffer_ring = driver.buffer_ring().clone();
         Self {
             handle: Handle(Rc::new(Inner {
                 id,
                 reactor: RefCell::new(Reactor::new(driver)),
-                pool,
+                buffer_ring,
                 tasks: Tasks::new(id, ready),
                 wheel: RefCell::new(wheel),
                 now: Cell::new(now),
@@ -256,7 +256,7 @@ impl Inner {
         let timer = self.wheel.borrow().next_deadline();
         let trim = self.trim.get();
         // An idle worker comes back once more to give memory back.
-        let spare = trim.is_due(self.tasks.len()) || self.pool.has_spare_memory();
+        let spare = trim.is_due(self.tasks.len()) || self.buffer_ring.has_spare_memory();
         let trim = (spare && !self.is_simulated()).then_some(trim.looked + TRIM_INTERVAL);
         match timer.into_iter().chain(trim).min() {
             // The clock, not the turn's time: what tasks took since must not make timers late.
@@ -275,11 +275,11 @@ impl Inner {
         let tasks = self.tasks.len();
         trim.peak = trim.peak.max(tasks);
         let now = self.now.get();
-        if (trim.is_due(tasks) || self.pool.has_spare_memory()) && now.since(trim.looked) >= TRIM_INTERVAL {
+        if (trim.is_due(tasks) || self.buffer_ring.has_spare_memory()) && now.since(trim.looked) >= TRIM_INTERVAL {
             // Looked at twice before it is done: tasks that end in a burst are all gone by then.
             if tasks <= trim.seen {
                 sys::trim_heap();
-                self.pool.give_back();
+                self.buffer_ring.give_back();
                 trim.peak = tasks;
             }
             trim.seen = tasks;
@@ -366,22 +366,22 @@ impl Handle {
 
     /// An empty sequence of leases.
     pub fn no_leases(&self) -> Leases {
-        Leases::new(&self.0.pool, pool::Links::EMPTY)
+        Leases::new(&self.0.buffer_ring, buffer_ring::Links::EMPTY)
     }
 
     /// Buffers that are not lent out, and all there are.
     pub fn buffers(&self) -> (u16, u16) {
-        (self.0.pool.available(), self.0.pool.count())
+        (self.0.buffer_ring.available(), self.0.buffer_ring.count())
     }
 
     /// The most bytes of one completion of a receive that goes on; one that is as long belongs to a stream.
     pub fn bundle_max(&self) -> u32 {
-        self.0.pool.bundle_max()
+        self.0.buffer_ring.bundle_max()
     }
 
     /// Bytes of one buffer.
     pub fn buffer_size(&self) -> u32 {
-        self.0.pool.buffer_size()
+        self.0.buffer_ring.buffer_size()
     }
 
     /// What was counted so far.
@@ -398,7 +398,7 @@ impl Handle {
             buffers_dry: reactor.dry,
             tasks_panicked: inner.tasks.panicked(),
             readers_starved: reactor.starved() as u64,
-            buffers_out: u64::from(inner.pool.lent()),
+            buffers_out: u64::from(inner.buffer_ring.lent()),
             tasks: inner.tasks.len() as u64,
             sockets: reactor.sockets() as u64,
             operations: reactor.operations() as u64,

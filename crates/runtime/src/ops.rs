@@ -4,9 +4,9 @@
 //! its operations hold the runtime, not the stream, so that a relay can keep both in one struct.
 
 use crate::address::Address;
+use crate::buffer_ring::Leases;
 use crate::driver::{Domain, Fd};
 use crate::errno::Errno;
-use crate::pool::Leases;
 use crate::reactor::{Received, Sent, SocketSlot};
 use crate::slab::Token;
 use crate::socket::{SendRoom, SocketOptions, TcpInfo};
@@ -52,7 +52,7 @@ impl Stream {
     ///
     /// One at a time: of two whose outcomes are not known yet, the second may overtake the rest of the first.
     pub fn send(&self, leases: Leases, report: bool) -> Send {
-        let links = leases.into_links(&self.runtime.pool);
+        let links = leases.into_links(&self.runtime.buffer_ring);
         let token = self.runtime.reactor.borrow_mut().send(&self.socket, links, report);
         Send {
             runtime: self.runtime.clone(),
@@ -171,7 +171,7 @@ impl Receive {
             .borrow_mut()
             .poll_receive(self.token, context.waker());
         match received {
-            Received::Bytes(links) => Poll::Ready(Ok(Some(Leases::new(&self.runtime.pool, links)))),
+            Received::Bytes(links) => Poll::Ready(Ok(Some(Leases::new(&self.runtime.buffer_ring, links)))),
             Received::End => Poll::Ready(Ok(None)),
             Received::Failed(errno) => Poll::Ready(Err(errno)),
             Received::Pending => Poll::Pending,
@@ -258,7 +258,7 @@ impl Send {
         let (unsent, error) = match sent {
             Sent::Pending => return Poll::Pending,
             Sent::All => return Poll::Ready(SendOutcome::All),
-            Sent::Rest { links, error } => (Unsent::Leases(Leases::new(&self.runtime.pool, links)), error),
+            Sent::Rest { links, error } => (Unsent::Leases(Leases::new(&self.runtime.buffer_ring, links)), error),
             Sent::RestBytes { bytes, sent, error } => (Unsent::Bytes { bytes, sent }, error),
         };
         Poll::Ready(match error {

@@ -8,8 +8,8 @@ pub mod sim;
 pub(crate) mod uring;
 
 use crate::address::Address;
+use crate::buffer_ring::{BufferRing, Links};
 use crate::errno::Errno;
-use crate::pool::{Links, Pool};
 use crate::slab::Token;
 #[cfg(feature = "sim")]
 use crate::socket::ListenOptions;
@@ -30,7 +30,7 @@ pub(crate) struct Fd(pub(crate) i32);
 pub(crate) enum Operation<'a> {
     /// Accept again and again until cancelled or failed, or `once`.
     Accept { fd: Fd, once: bool },
-    /// Receive into published buffers: again and again, at most `Pool::bundle_max` bytes at a time; or `once`, at most
+    /// Receive into published buffers: again and again, at most `BufferRing::bundle_max` bytes at a time; or `once`, at most
     /// so many bytes (rounded to whole buffers, at least one).
     Receive { fd: Fd, once: Option<u32> },
     /// Connect once.
@@ -38,7 +38,7 @@ pub(crate) enum Operation<'a> {
     /// Send what fits now, never wait. Without `report`, nothing is reported when everything fitted: no completion by
     /// the end of the turn then means success.
     Send { fd: Fd, links: &'a Links, report: bool },
-    /// The same for bytes outside of the pool.
+    /// The same for bytes outside of the buffer ring.
     SendBytes { fd: Fd, bytes: &'a [u8], report: bool },
     /// Report once when there is room to send, or the connection broke.
     Writable { fd: Fd },
@@ -115,8 +115,25 @@ macro_rules! delegate {
 }
 
 impl Driver {
-    pub(crate) fn pool(&self) -> &Rc<Pool> {
-        delegate!(self, driver => driver.pool())
+    pub(crate) fn buffer_ring(&self) -> &Rc<BufferRing> {
+        delegate!(self, driver => driver.buffer_ring())
+    }
+
+    /// Whether a receive that goes on is set aside after a completion of so many bytes: the kernel does that when a bundle
+    /// has reached its limit, or after 32 completions (which full buffers alone can make at once).
+    pub(crate) fn is_set_aside_after(&self, bytes: u32) -> bool {
+        let bundles = match self {
+            Self::Uring(driver) => driver.uses_bundles(),
+            #[cfg(feature = "sim")]
+            Self::Sim(_) => true,
+        };
+        let buffer_ring = self.buffer_ring();
+        bytes
+            >= if bundles {
+                buffer_ring.bundle_max()
+            } else {
+                buffer_ring.buffer_size()
+            }
     }
 
     pub(crate) fn stats(&self) -> DriverStats {

@@ -1,14 +1,14 @@
 //! The driver of the product: one io_uring per worker thread.
 //!
-//! Owns the ring, the memory that queued operations point to until they are submitted, and the pool shared with the
+//! Owns the ring, the memory that queued operations point to until they are submitted, and the buffer ring shared with the
 //! kernel. Never decides anything; never touches a buffer between its submission and its completion. Unsafe module:
 //! pushes submission entries, calls io_uring_enter(2), and closes descriptors.
 
 use super::{Completion, Domain, DriverStats, Fd, Operation, SEND_PIECES_MAX, Wait};
 use crate::address::Address;
+use crate::buffer_ring::{BufferOptions, BufferRing, Links};
 use crate::capabilities::{Capabilities, Unavailable};
 use crate::errno::{Errno, outcome};
-use crate::pool::{BufferOptions, Links, Pool};
 use crate::remote::EventFd;
 use crate::slab::Token;
 use crate::socket::{
@@ -47,7 +47,7 @@ pub(crate) struct Uring {
     enter: sys::EnterTarget,
     /// Dropped before the memory that the kernel writes into.
     ring: IoUring,
-    pool: Rc<Pool>,
+    buffer_ring: Rc<BufferRing>,
     capabilities: Capabilities,
     /// What queued entries point to; emptied once they are submitted (the kernel copies them at submission,
     /// IORING_FEAT_SUBMIT_STABLE). Capacities are reserved once, so that nothing moves.
@@ -79,11 +79,11 @@ impl Uring {
             .dontfork()
             .build(SUBMISSIONS)
             .map_err(|error| Unavailable::from_setup(errno_of(&error)))?;
-        let pool =
-            Pool::shared(buffers).map_err(|error| Unavailable::new("mapping the receive buffers", errno_of(&error)))?;
-        let (address, entries) = pool.shared_ring();
+        let buffer_ring = BufferRing::shared(buffers)
+            .map_err(|error| Unavailable::new("mapping the receive buffers", errno_of(&error)))?;
+        let (address, entries) = buffer_ring.shared_ring();
         // SAFETY: the ring of entries is page-aligned, has `entries` entries and stays mapped until `retire` saw the
-        // last completion (or leaked it): `Pool` is owned by `self.pool` and dropped after `self.ring`.
+        // last completion (or leaked it): `BufferRing` is owned by `self.buffer ring` and dropped after `self.ring`.
         unsafe {
             ring.submitter()
                 .register_buf_ring_with_flags(address, entries, BUFFER_GROUP, 0)
@@ -97,7 +97,7 @@ impl Uring {
         Ok(Self {
             enter,
             ring,
-            pool: Rc::new(pool),
+            buffer_ring: Rc::new(buffer_ring),
             capabilities: *capabilities,
             vectors: Vec::with_capacity(VECTORS_MAX),
             headers: Vec::with_capacity(HEADERS_MAX),
@@ -110,8 +110,12 @@ impl Uring {
         })
     }
 
-    pub(crate) const fn pool(&self) -> &Rc<Pool> {
-        &self.pool
+    pub(crate) const fn buffer_ring(&self) -> &Rc<BufferRing> {
+        &self.buffer_ring
+    }
+
+    pub(crate) const fn uses_bundles(&self) -> bool {
+        self.capabilities.bundles
     }
 
     pub(crate) const fn stats(&self) -> DriverStats {
@@ -170,8 +174,10 @@ impl Uring {
     /// ring and leave it so if nothing came (io_ring_buffers_peek).
     fn receive_entry(&self, fd: Fd, once: Option<u32>) -> Entry {
         let fd = RingFd(fd.0);
-        let size = self.pool.buffer_size();
-        let max = once.unwrap_or_else(|| self.pool.bundle_max()).min(self.pool.bytes());
+        let size = self.buffer_ring.buffer_size();
+        let max = once
+            .unwrap_or_else(|| self.buffer_ring.bundle_max())
+            .min(self.buffer_ring.bytes());
         let max = (max - max % size).max(size);
         match (once, self.capabilities.bundles) {
             (None, true) => {
@@ -206,8 +212,8 @@ impl Uring {
     }
 
     fn send_entry(&mut self, fd: Fd, links: &Links) -> Entry {
-        let pool = self.pool.clone();
-        let mut slices = pool.slices(links).take(SEND_PIECES_MAX).peekable();
+        let buffer_ring = self.buffer_ring.clone();
+        let mut slices = buffer_ring.slices(links).take(SEND_PIECES_MAX).peekable();
         let first = slices.next().unwrap_or_default();
         if slices.peek().is_none() {
             return opcode::Send::new(RingFd(fd.0), first.as_ptr(), first.len() as u32)
@@ -236,7 +242,7 @@ impl Uring {
         // SAFETY: every address in the entry outlives its use: vectors, headers and addresses stay in `self` until
         // the queue was submitted; send buffers stay in the in-flight table until the turn that submitted them is
         // over (MSG_DONTWAIT: the kernel is done with them when io_uring_enter returns); receive buffers belong to the
-        // pool; `event_value` is boxed in `self`.
+        // buffer ring; `event_value` is boxed in `self`.
         let pushed = unsafe { self.ring.submission().push(entry) };
         assert!(pushed.is_ok(), "no room was made in the submission queue");
     }
@@ -259,7 +265,7 @@ impl Uring {
     }
 
     pub(crate) fn turn(&mut self, wait: Wait, completions: &mut Vec<Completion>) {
-        self.pool.publish();
+        self.buffer_ring.publish();
         completions.append(&mut self.early);
         let wait = if completions.is_empty() { wait } else { Wait::No };
         self.enter(wait);
@@ -292,11 +298,13 @@ impl Uring {
             }
             let links = match cqueue::buffer_select(entry.flags()) {
                 Some(first) => {
-                    let links = self.pool.received(first, u32::try_from(entry.result()).unwrap_or(0));
+                    let links = self
+                        .buffer_ring
+                        .received(first, u32::try_from(entry.result()).unwrap_or(0));
                     if entry.result() > 0 {
                         links
                     } else {
-                        self.pool.release(links);
+                        self.buffer_ring.release(links);
                         Links::EMPTY
                     }
                 }
@@ -387,9 +395,9 @@ impl Uring {
         if in_flight == 0 {
             return;
         }
-        match Rc::get_mut(&mut self.pool) {
-            Some(pool) => pool.leak(),
-            None => std::mem::forget(self.pool.clone()),
+        match Rc::get_mut(&mut self.buffer_ring) {
+            Some(buffer_ring) => buffer_ring.leak(),
+            None => std::mem::forget(self.buffer_ring.clone()),
         }
         std::mem::forget(std::mem::take(&mut self.event_value));
     }

@@ -11,9 +11,9 @@ mod receive;
 
 use self::op::{Closing, Kind, NO_SOCKET, Op, Phase, SocketEntry, keep, wake};
 pub(crate) use self::op::{Received, Sent, SocketSlot};
+use crate::buffer_ring::{BufferRing, Links};
 use crate::driver::{Completion, Driver, Fd, Operation, Wait};
 use crate::errno::{Errno, outcome};
-use crate::pool::{Links, Pool};
 use crate::slab::{Slab, Token};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ use std::task::Waker;
 
 pub(crate) struct Reactor {
     pub(crate) driver: Driver,
-    pub(crate) pool: Rc<Pool>,
+    pub(crate) buffer_ring: Rc<BufferRing>,
     ops: Slab<Op>,
     sockets: Slab<SocketEntry>,
     /// Receives that wait for buffers, first come first served.
@@ -44,10 +44,10 @@ pub(crate) struct Reactor {
 
 impl Reactor {
     pub(crate) fn new(driver: Driver) -> Self {
-        let pool = driver.pool().clone();
+        let buffer_ring = driver.buffer_ring().clone();
         Self {
             driver,
-            pool,
+            buffer_ring,
             ops: Slab::new(),
             sockets: Slab::new(),
             starved: VecDeque::new(),
@@ -179,7 +179,7 @@ impl Reactor {
         token
     }
 
-    /// The same for bytes outside of the pool, of which the first `sent` are done already.
+    /// The same for bytes outside of the buffer ring, of which the first `sent` are done already.
     pub(crate) fn send_bytes(&mut self, socket: &SocketSlot, bytes: Box<[u8]>, sent: u32, report: bool) -> Token {
         let (token, fd) = self.begin(Kind::SendBytes { bytes, sent }, Some(socket));
         let op = self.ops.get_mut(token).expect("it was just inserted");
@@ -210,7 +210,7 @@ impl Reactor {
         self.feed_starved();
         // Readers that wait for buffers must not wait for an event that only they could cause: silent sends hold their
         // buffers until the call returns, and those that were just armed may have nothing to receive.
-        let next_is_due = !self.silent_sends.is_empty() || self.pool.available() > 0;
+        let next_is_due = !self.silent_sends.is_empty() || self.buffer_ring.available() > 0;
         let wait = if !self.starved.is_empty() && next_is_due {
             Wait::No
         } else {
@@ -235,11 +235,11 @@ impl Reactor {
         } = completion;
         let Some(op) = self.ops.get_mut(token) else {
             self.stray += 1;
-            self.pool.release(links);
+            self.buffer_ring.release(links);
             return;
         };
         if op.orphaned {
-            self.pool.release(links);
+            self.buffer_ring.release(links);
             if let (Kind::Accept { .. }, Ok(fd)) = (&op.kind, outcome(result)) {
                 self.driver.close(Fd(fd as i32), true);
             }
@@ -262,15 +262,17 @@ impl Reactor {
                 phase: Phase::Pausing { .. },
                 ..
             } if more && crate::faults::active(crate::faults::Fault::BytesAfterPauseLost) => {
-                self.pool.release(links);
+                self.buffer_ring.release(links);
             }
             Kind::Receive { received, .. } => {
-                self.pool.append(received, links);
+                self.buffer_ring.append(received, links);
                 if result > 0 {
                     wake(op);
                 }
                 if !more {
                     self.receive_ended(token, result);
+                } else if self.driver.is_set_aside_after(u32::try_from(result).unwrap_or(0)) {
+                    self.renew_receive(token);
                 }
             }
             Kind::Connect | Kind::Writable => {
@@ -313,7 +315,7 @@ impl Reactor {
         match &mut op.kind {
             Kind::Send { links }
                 if taken < links.bytes() && crate::faults::active(crate::faults::Fault::ShortSendRestarted) => {}
-            Kind::Send { links } => self.pool.advance(links, taken),
+            Kind::Send { links } => self.buffer_ring.advance(links, taken),
             Kind::SendBytes { sent, .. } => *sent += taken,
             _ => {}
         }
@@ -400,7 +402,7 @@ impl Reactor {
         match &mut op.kind {
             Kind::Receive { received, .. } => {
                 let links = std::mem::replace(received, Links::EMPTY);
-                self.pool.release(links);
+                self.buffer_ring.release(links);
             }
             Kind::Accept { accepted } => {
                 for fd in accepted.drain(..) {
@@ -423,7 +425,7 @@ impl Reactor {
 
     fn discard(&mut self, op: Op) {
         match op.kind {
-            Kind::Receive { received: links, .. } | Kind::Send { links } => self.pool.release(links),
+            Kind::Receive { received: links, .. } | Kind::Send { links } => self.buffer_ring.release(links),
             Kind::Accept { accepted } => {
                 for fd in *accepted {
                     self.driver.close(fd, true);

@@ -1,9 +1,9 @@
 //! What the in-flight table holds: operations, sockets, and how they answer their owners. Types only; what becomes of
 //! them is decided in the files beside this one.
 
+use crate::buffer_ring::Links;
 use crate::driver::Fd;
 use crate::errno::Errno;
-use crate::pool::Links;
 use crate::slab::Token;
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -50,7 +50,7 @@ pub(super) enum Kind {
     Send {
         links: Links,
     },
-    /// A send of bytes outside of the pool.
+    /// A send of bytes outside of the buffer ring.
     SendBytes {
         bytes: Box<[u8]>,
         sent: u32,
@@ -108,7 +108,7 @@ pub(crate) enum Sent {
     All,
     /// `links` was not taken; `error` says why, `None` for lack of room.
     Rest { links: Links, error: Option<Errno> },
-    /// The same for bytes outside of the pool.
+    /// The same for bytes outside of the buffer ring.
     RestBytes {
         bytes: Box<[u8]>,
         sent: u32,

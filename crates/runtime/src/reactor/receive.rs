@@ -2,10 +2,10 @@
 
 use super::Reactor;
 use super::op::{Kind, Phase, Received, SocketSlot, keep, wake};
+use crate::buffer_ring::Links;
 use crate::driver::Operation;
 use crate::errno::{Errno, outcome};
 use crate::faults::{Fault, active};
-use crate::pool::Links;
 use crate::slab::Token;
 use std::task::Waker;
 
@@ -50,7 +50,7 @@ impl Reactor {
     /// Arms some of the receives that wait for buffers, oldest first. One that finds the ring dry again goes to the end
     /// of the queue: everyone's turn comes. Those that gave up meanwhile do not count.
     pub(super) fn feed_starved(&mut self) {
-        let mut room = self.pool.available().div_ceil(BUFFERS_PER_STARVED);
+        let mut room = self.buffer_ring.available().div_ceil(BUFFERS_PER_STARVED);
         while room > 0 {
             let Some(token) = self.starved.pop_front() else { break };
             let Some(op) = self.ops.get_mut(token) else { continue };
@@ -105,7 +105,7 @@ impl Reactor {
             (_, Err(Errno::NOBUFS)) => {
                 *phase = Phase::Starved;
                 self.dry += 1;
-                self.pool.ran_dry();
+                self.buffer_ring.ran_dry();
                 if !active(Fault::NoRearmAfterNoBuffers) {
                     self.starved.push_back(token);
                 }
@@ -122,6 +122,19 @@ impl Reactor {
                 *phase = Phase::Ended;
                 wake(op);
             }
+        }
+    }
+
+    /// Starts a receive anew that the kernel has set aside to let others run: it may have forgotten an end or a reset of
+    /// which it was told before. A new one looks for itself.
+    pub(super) fn renew_receive(&mut self, token: Token) {
+        let Some(op) = self.ops.get_mut(token) else { return };
+        let Kind::Receive { phase, .. } = &mut op.kind else {
+            return;
+        };
+        if *phase == Phase::Armed {
+            *phase = Phase::Pausing { resume: true };
+            self.driver.start(Operation::Cancel { target: token }, token);
         }
     }
 

@@ -53,6 +53,22 @@ pub(crate) fn new_runtime(buffers: BufferOptions) -> Runtime {
     Runtime::new(&capabilities, buffers).expect("these tests need io_uring")
 }
 
+/// As on a kernel whose receives fill one buffer each.
+pub(crate) fn run_without_bundles<T, F>(buffers: BufferOptions, test: impl FnOnce(Handle) -> F + Send + 'static) -> T
+where
+    T: Send + 'static,
+    F: Future<Output = T> + 'static,
+{
+    limited(move || {
+        let mut capabilities = Capabilities::probe().expect("these tests need io_uring");
+        capabilities.bundles = false;
+        let runtime = Runtime::new(&capabilities, buffers).expect("these tests need io_uring");
+        let value = block_on(&runtime, test(runtime.handle().clone()));
+        assert_quiet(&runtime);
+        value
+    })
+}
+
 /// Runs `test` as the main task of a runtime, then checks that nothing was left behind.
 pub(crate) fn run<T, F>(buffers: BufferOptions, test: impl FnOnce(Handle) -> F + Send + 'static) -> T
 where
@@ -301,26 +317,67 @@ pub(crate) async fn receive_len(receive: &mut Receive, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// `Some` if the receive has something to say by now.
+pub(crate) async fn at_once(receive: &mut Receive) -> Option<Result<Option<Leases>, Errno>> {
+    poll_fn(|context| match receive.poll_next(context) {
+        Poll::Ready(said) => Poll::Ready(Some(said)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
 /// Everything that comes goes back; then the end.
 pub(crate) async fn echo(stream: Stream, silently: bool) -> Result<(), Errno> {
-    let mut receive = stream.receive();
-    while let Some(leases) = receive.next().await? {
-        if silently {
-            send_all_silently(&stream, leases).await?;
-        } else {
-            send_all(&stream, leases).await?;
-        }
-    }
-    stream.shutdown_write()
+    forward(&stream, &stream, silently).await
 }
 
 /// One direction of a relay.
 pub(crate) async fn pump(from: &Stream, to: &Stream) -> Result<(), Errno> {
+    forward(from, to, false).await
+}
+
+async fn forward(from: &Stream, to: &Stream, silently: bool) -> Result<(), Errno> {
     let mut receive = from.receive();
     while let Some(leases) = receive.next().await? {
-        send_all(to, leases).await?;
+        let mut send = to.send(leases, !silently);
+        if silently {
+            one_turn().await;
+        }
+        if let Some((rest, sent)) = unsent((&mut send).await)? {
+            let mut rest = rest[sent as usize..].to_vec();
+            hold(&mut receive, &mut rest).await?;
+            to.writable().await?;
+            send_rest(to, rest).await?;
+            receive.resume();
+        }
     }
     to.shutdown_write()
+}
+
+/// Stops receiving, and holds what came until then outside of the ring: who waits for room may wait for somebody who
+/// waits for buffers.
+async fn hold(receive: &mut Receive, held: &mut Vec<u8>) -> Result<(), Errno> {
+    receive.pause();
+    loop {
+        let stopped = receive.is_paused();
+        match at_once(receive).await {
+            Some(Ok(Some(leases))) => leases.slices().for_each(|slice| held.extend_from_slice(slice)),
+            // The end stays; it is seen again by whoever receives next.
+            Some(Ok(None)) => return Ok(()),
+            Some(Err(errno)) => return Err(errno),
+            None if stopped => return Ok(()),
+            None => one_turn().await,
+        }
+    }
+}
+
+async fn send_rest(to: &Stream, bytes: Vec<u8>) -> Result<(), Errno> {
+    let mut outcome = to.send_bytes(bytes.into(), 0, true).await;
+    while let Some((bytes, sent)) = unsent(outcome)? {
+        to.writable().await?;
+        outcome = to.send_bytes(bytes, sent, true).await;
+    }
+    Ok(())
 }
 
 /// Lends out every buffer of the ring. The receive that took them waits for more.

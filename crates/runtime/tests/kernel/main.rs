@@ -10,7 +10,7 @@
 //! |---|---|
 //! | 1 an empty buffer ring ends a receive: neither deaf nor spinning afterwards | `receive`: `a_receive_ended_by_an_empty_ring_goes_on`, `everybody_gets_their_bytes_from_a_dry_ring`, `a_dry_ring_does_not_spin`, `idle_readers_do_not_starve_those_behind_them`, `readers_that_gave_up_do_not_starve_those_behind_them`; `traffic`: `greedy_senders_do_not_starve_small_exchanges` |
 //! | 2 a completion with bytes may be the last of its receive | `receive`: `a_receive_ended_by_an_empty_ring_goes_on`; `traffic` with small rings |
-//! | 3 FIN and RST come after the bytes in front of them, and differ | `receive`: `an_orderly_end_comes_after_the_bytes`, `a_reset_comes_after_the_bytes` |
+//! | 3 FIN and RST come after the bytes in front of them, and differ | `receive`: `an_orderly_end_comes_after_the_bytes`, `a_reset_comes_after_the_bytes`, `a_reset_behind_long_completions_is_seen`, `an_end_behind_long_completions_is_seen` |
 //! | 5 a short send goes on where it stopped; a reset during it comes to light | `send`: `a_reader_that_stops_gets_the_rest_later`, `short_sends_are_exact`, `a_reset_during_a_transfer_ends_it`, `sends_to_a_peer_that_reset_fail`; no kernel thread: `../process.rs`: `no_kernel_threads_appear` |
 //! | 6 sends on one connection keep their order | `send`: `sends_keep_their_order` |
 //! | 7 a full completion queue loses nothing | `sockets`: `more_completions_than_the_queue_holds_all_come` |

@@ -115,6 +115,13 @@ fn relay_is_exact_with_the_usual_buffers() {
 }
 
 #[test]
+fn relays_are_exact_without_bundles() {
+    for (buffers, len) in [(TIGHT, 96 * 1024), (USUAL, 512 * 1024)] {
+        run_without_bundles(buffers, move |handle| exchange_many(handle, 16, len, 7_000, true));
+    }
+}
+
+#[test]
 fn one_system_call_per_turn_under_load() {
     run(USUAL, |handle| async move {
         let (address, done) = serve_echo(&handle, 64, true);

@@ -23,8 +23,8 @@ pub use settings::{Chances, Seen};
 
 use self::kernel::Kernel;
 use self::operations::{Posted, Ring, Submission};
+use crate::buffer_ring::{BufferOptions, BufferRing, Links};
 use crate::driver::{Completion, DriverStats, Operation, SEND_PIECES_MAX, Wait};
-use crate::pool::{BufferOptions, Links, Pool};
 use crate::slab::Token;
 use crate::time::Time;
 use std::cell::RefCell;
@@ -44,7 +44,7 @@ pub struct Network(Rc<RefCell<Kernel>>);
 pub struct Sim {
     network: Network,
     ring: usize,
-    pool: Rc<Pool>,
+    buffer_ring: Rc<BufferRing>,
 }
 
 impl fmt::Debug for Network {
@@ -67,13 +67,13 @@ impl Network {
 
     /// A driver for one more runtime, with buffers of its own. Panics if memory for them cannot be mapped.
     pub fn driver(&self, buffers: BufferOptions) -> Sim {
-        let pool = Rc::new(Pool::shared(buffers).expect("memory for a simulation"));
+        let buffer_ring = Rc::new(BufferRing::shared(buffers).expect("memory for a simulation"));
         let mut kernel = self.0.borrow_mut();
-        kernel.rings.push(Ring::new(pool.clone()));
+        kernel.rings.push(Ring::new(buffer_ring.clone()));
         Sim {
             network: self.clone(),
             ring: kernel.rings.len() - 1,
-            pool,
+            buffer_ring,
         }
     }
 
@@ -150,7 +150,7 @@ impl Network {
             ));
         }
         for (n, ring) in kernel.rings.iter().enumerate() {
-            let (operations, buffers) = (ring.in_flight(), ring.pool.lent());
+            let (operations, buffers) = (ring.in_flight(), ring.buffer_ring.lent());
             if operations > 0 || buffers > 0 {
                 return Err(format!(
                     "runtime {n} left {operations} operations and {buffers} buffers"
@@ -162,8 +162,8 @@ impl Network {
 }
 
 impl Sim {
-    pub(crate) const fn pool(&self) -> &Rc<Pool> {
-        &self.pool
+    pub(crate) const fn buffer_ring(&self) -> &Rc<BufferRing> {
+        &self.buffer_ring
     }
 
     pub(crate) fn stats(&self) -> DriverStats {
@@ -193,13 +193,13 @@ impl Sim {
             ),
             Operation::Send { fd, links, report } => {
                 let bytes = self
-                    .pool
+                    .buffer_ring
                     .slices(links)
                     .take(SEND_PIECES_MAX)
                     .flatten()
                     .copied()
                     .collect();
-                let buffers = self.pool.buffers(links).collect();
+                let buffers = self.buffer_ring.buffers(links).collect();
                 (
                     fd.0,
                     Submission::Send {
@@ -235,7 +235,7 @@ impl Sim {
     }
 
     pub(crate) fn turn(&mut self, wait: Wait, completions: &mut Vec<Completion>) {
-        self.pool.publish();
+        self.buffer_ring.publish();
         let mut kernel = self.network.0.borrow_mut();
         kernel.turn(self.ring, wait);
         let posted = std::mem::take(&mut kernel.rings[self.ring].posted);
@@ -251,7 +251,9 @@ impl Sim {
                 token: Token::unpack(op),
                 result,
                 more,
-                links: buffer.map_or(Links::EMPTY, |buffer| self.pool.received(buffer, result.unsigned_abs())),
+                links: buffer.map_or(Links::EMPTY, |buffer| {
+                    self.buffer_ring.received(buffer, result.unsigned_abs())
+                }),
             },
         ));
         let shuffled = kernel.chances.shuffled;

@@ -8,9 +8,9 @@ use super::kernel::{Event, Kernel, Object, SYN_MAX};
 use super::peers::Welcome;
 use super::wire::{EndId, Owner};
 use crate::address::Address;
+use crate::buffer_ring::BufferRing;
 use crate::driver::Wait;
 use crate::errno::Errno;
-use crate::pool::Pool;
 use crate::time::Time;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -87,7 +87,7 @@ pub(super) struct Posted {
 
 /// The simulated kernel's side of one runtime's ring.
 pub(super) struct Ring {
-    pub(super) pool: Rc<Pool>,
+    pub(super) buffer_ring: Rc<BufferRing>,
     pub(super) submitted: Vec<(u64, Submission)>,
     ops: BTreeMap<u64, Op>,
     pub(super) posted: Vec<Posted>,
@@ -98,9 +98,9 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) const fn new(pool: Rc<Pool>) -> Self {
+    pub(super) const fn new(buffer_ring: Rc<BufferRing>) -> Self {
         Self {
-            pool,
+            buffer_ring,
             submitted: Vec::new(),
             ops: BTreeMap::new(),
             posted: Vec::new(),
@@ -162,7 +162,10 @@ impl Kernel {
                 buffers,
                 report,
             } => {
-                if let Some(buffer) = buffers.iter().find(|&&buffer| !self.rings[ring].pool.is_lent(buffer)) {
+                if let Some(buffer) = buffers
+                    .iter()
+                    .find(|&&buffer| !self.rings[ring].buffer_ring.is_lent(buffer))
+                {
                     self.violated(format!("buffer {buffer} was given back before its send was submitted"));
                 }
                 let result = self.send(ring, fd, &bytes);
@@ -192,7 +195,7 @@ impl Kernel {
             descriptor.waiting.push(op);
         }
         // The kernel looks for a buffer before it looks for bytes.
-        let dry = matches!(waiting, Waiting::Receive { .. }) && !self.rings[ring].pool.has_published();
+        let dry = matches!(waiting, Waiting::Receive { .. }) && !self.rings[ring].buffer_ring.has_published();
         self.rings[ring].ops.insert(
             op,
             Op {
@@ -379,7 +382,7 @@ impl Kernel {
             }
             let arrived = connection.pipes[end.end].arrived();
             let error = connection.ends[end.end].error;
-            if !self.rings[ring].pool.has_published() {
+            if !self.rings[ring].buffer_ring.has_published() {
                 self.seen.buffers_dry += 1;
                 return self.finish(ring, id, -libc::ENOBUFS);
             }
@@ -389,8 +392,8 @@ impl Kernel {
                 connection.ends[end.end].error = None;
                 return self.finish(ring, id, error.map_or(0, |errno| -errno.0));
             }
-            let pool = &self.rings[ring].pool;
-            let max = once.map_or_else(|| pool.bundle_max(), |max| max.max(pool.buffer_size()));
+            let buffer_ring = &self.rings[ring].buffer_ring;
+            let max = once.map_or_else(|| buffer_ring.bundle_max(), |max| max.max(buffer_ring.buffer_size()));
             let mut amount = arrived.min(max as usize);
             let partial = amount > 1 && self.random.chance(self.chances.partial_receive);
             if partial {
@@ -421,14 +424,14 @@ impl Kernel {
     /// Moves arrived bytes into published buffers, as far as both go.
     fn fill_buffers(&mut self, ring: usize, end: EndId, amount: usize) -> (Option<u16>, usize) {
         let single = self.random.chance(self.chances.single_buffer);
-        let pool = self.rings[ring].pool.clone();
+        let buffer_ring = self.rings[ring].buffer_ring.clone();
         let Some(connection) = self.connections.get_mut(end.connection) else {
             return (None, 0);
         };
         let pipe = &mut connection.pipes[end.end];
         let (mut first, mut received) = (None, 0);
         while received < amount {
-            let buffer = pool.kernel_receive(|bytes| {
+            let buffer = buffer_ring.kernel_receive(|bytes| {
                 let n = bytes.len().min(amount - received);
                 received += pipe.read(&mut bytes[..n]);
             });

@@ -73,7 +73,7 @@ impl Scene {
     }
 
     fn brief(&self, completion: Completion) -> (u32, i32, bool) {
-        self.sim.pool.release(completion.links);
+        self.sim.buffer_ring.release(completion.links);
         (completion.token.slot, completion.result, completion.more)
     }
 
@@ -172,7 +172,7 @@ fn an_end_has_no_buffer_and_ends_the_receive() {
     scene.network.send(scene.client, b"bye").expect("room");
     scene.network.shutdown_write(scene.client).expect("open");
     assert_eq!(scene.turn(), [(1, 3, true), (1, 0, false)]);
-    assert_eq!(scene.sim.pool.lent(), 0);
+    assert_eq!(scene.sim.buffer_ring.lent(), 0);
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_dry_ring_answers_at_once_even_without_bytes() {
     // A bundle is at most a quarter of the ring.
     let quarter = (4 * 1024, true);
     assert_eq!(results, [quarter, quarter, quarter, quarter, (ENOBUFS, false)]);
-    assert_eq!(scene.sim.pool.lent(), 16);
+    assert_eq!(scene.sim.buffer_ring.lent(), 16);
     scene.receive(2);
     assert_eq!(scene.turn(), [(2, ENOBUFS, false)]);
     for completion in held {
@@ -253,14 +253,14 @@ fn a_bundle_is_resolved_through_the_ring() {
         for completion in completions {
             scene
                 .sim
-                .pool
+                .buffer_ring
                 .slices(&completion.links)
                 .for_each(|slice| got.extend_from_slice(slice));
             kept.push(completion.links);
         }
         assert_eq!(got, text);
         kept.reverse();
-        kept.into_iter().for_each(|links| scene.sim.pool.release(links));
+        kept.into_iter().for_each(|links| scene.sim.buffer_ring.release(links));
     }
     // Each text is a bundle of four buffers and one buffer more.
     assert!(scene.network.seen().bundles >= 50 * 3);

@@ -22,7 +22,7 @@ pub const BUFFERS_MAX: u16 = 32_768;
 pub const BUFFER_BYTES_MAX: u64 = 1 << 30;
 /// Buffers published at first; doubled each time the ring runs dry although idle buffers exist.
 const PUBLISHED_FIRST: u16 = 256;
-/// See `Pool::bundle_max`.
+/// See `BufferRing::bundle_max`.
 const BUNDLE_MAX: u32 = 64 * 1024;
 const NONE: u16 = u16::MAX;
 
@@ -44,7 +44,7 @@ struct Piece {
     lent: bool,
 }
 
-/// Buffers in order of arrival, without the pool they belong to. Lives in tables of this crate only; whoever holds one
+/// Buffers in order of arrival, without the buffer ring they belong to. Lives in tables of this crate only; whoever holds one
 /// must turn it into [`Leases`] or release it.
 #[derive(Debug)]
 pub(crate) struct Links {
@@ -75,7 +75,7 @@ impl Links {
     }
 }
 
-pub(crate) struct Pool {
+pub(crate) struct BufferRing {
     memory: Mapping,
     size: u32,
     count: u16,
@@ -103,17 +103,17 @@ struct SharedRing {
     used: u16,
 }
 
-impl fmt::Debug for Pool {
+impl fmt::Debug for BufferRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
+        f.debug_struct("BufferRing")
             .field("count", &self.count)
             .field("lent", &self.lent.get())
             .finish_non_exhaustive()
     }
 }
 
-impl Pool {
-    /// A pool whose published buffers are in memory shared with the kernel; nothing is published yet.
+impl BufferRing {
+    /// A buffer ring whose published buffers are in memory shared with the kernel; nothing is published yet.
     pub(crate) fn shared(options: BufferOptions) -> io::Result<Self> {
         let count = usize::from(options.count);
         let ring = SharedRing {
@@ -467,14 +467,14 @@ impl SharedRing {
 
 /// Received bytes in order of arrival, in buffers lent out by a worker's ring. Dropping it gives the buffers back.
 pub struct Leases {
-    pool: Rc<Pool>,
+    buffer_ring: Rc<BufferRing>,
     links: Links,
 }
 
 impl Leases {
-    pub(crate) fn new(pool: &Rc<Pool>, links: Links) -> Self {
+    pub(crate) fn new(buffer_ring: &Rc<BufferRing>, links: Links) -> Self {
         Self {
-            pool: pool.clone(),
+            buffer_ring: buffer_ring.clone(),
             links,
         }
     }
@@ -496,24 +496,27 @@ impl Leases {
 
     /// Joins `more` behind the bytes held. Both must come from the same worker.
     pub fn append(&mut self, mut more: Self) {
-        assert!(Rc::ptr_eq(&self.pool, &more.pool), "leases of two workers were joined");
+        assert!(
+            Rc::ptr_eq(&self.buffer_ring, &more.buffer_ring),
+            "leases of two workers were joined"
+        );
         let links = std::mem::replace(&mut more.links, Links::EMPTY);
-        self.pool.append(&mut self.links, links);
+        self.buffer_ring.append(&mut self.links, links);
     }
 
     /// Gives back the first `n` bytes, at most [`Self::bytes`].
     pub fn advance(&mut self, n: u32) {
-        self.pool.advance(&mut self.links, n);
+        self.buffer_ring.advance(&mut self.links, n);
     }
 
     /// The bytes in order, piece by piece.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        self.pool.slices(&self.links)
+        self.buffer_ring.slices(&self.links)
     }
 
-    /// Panics if `pool` is not theirs: the numbers of the buffers would mean other bytes there.
-    pub(crate) fn into_links(mut self, pool: &Rc<Pool>) -> Links {
-        assert!(Rc::ptr_eq(&self.pool, pool), "leases of another runtime");
+    /// Panics if `buffer_ring` is not theirs: the numbers of the buffers would mean other bytes there.
+    pub(crate) fn into_links(mut self, buffer_ring: &Rc<BufferRing>) -> Links {
+        assert!(Rc::ptr_eq(&self.buffer_ring, buffer_ring), "leases of another runtime");
         std::mem::replace(&mut self.links, Links::EMPTY)
     }
 }
@@ -521,7 +524,7 @@ impl Leases {
 impl Drop for Leases {
     fn drop(&mut self) {
         let links = std::mem::replace(&mut self.links, Links::EMPTY);
-        self.pool.release(links);
+        self.buffer_ring.release(links);
     }
 }
 
