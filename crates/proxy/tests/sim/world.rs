@@ -183,7 +183,7 @@ impl World {
         if let Some(violation) = self.network.violation() {
             return Err(violation);
         }
-        Ok(busy || !self.network.is_idle())
+        Ok(busy || self.network.has_woken() || !self.network.is_idle())
     }
 
     fn poll_actors(&mut self) -> Result<bool, String> {

@@ -299,6 +299,11 @@ impl Network {
         kernel.cut(end);
     }
 
+    /// Some actor has news that nobody asked for yet.
+    pub fn has_woken(&self) -> bool {
+        !self.0.borrow().woken.is_empty()
+    }
+
     /// Actors that have news since the last call, each perhaps several times.
     pub fn take_woken(&self) -> Vec<PeerId> {
         std::mem::take(&mut self.0.borrow_mut().woken)
