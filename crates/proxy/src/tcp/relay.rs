@@ -20,8 +20,9 @@ use std::time::Duration;
 const QUEUE_MAX: u32 = 256 * 1024;
 /// The same while less than half of the worker's buffers is left.
 const QUEUE_MAX_CROWDED: u32 = 64 * 1024;
-/// Bytes of one receive of a stream, as long as the sink has room for them.
-const BATCH_MAX: u32 = 512 * 1024;
+/// Bytes of one receive of a stream, as long as the sink has room for them. Each batch wakes the other side once, which
+/// costs more than the bytes do: the longest that still leaves in one send.
+const BATCH_MAX: u32 = 1024 * 1024;
 /// Short receives in a row after which a direction is not a stream any more.
 const SHORT_MAX: u8 = 4;
 /// How often a relay that cannot make progress looks at its connections, and when a new one sets keepalive.
@@ -573,11 +574,12 @@ mod tests {
     #[test]
     fn streams_share_half_of_the_buffers() {
         const RING: u64 = 16 << 20;
-        assert_eq!(batch_max(RING, 1), 512 * 1024);
+        assert_eq!(batch_max(RING, 1), 1024 * 1024);
+        assert_eq!(batch_max(RING, 8), 1024 * 1024);
         assert_eq!(batch_max(RING, 16), 512 * 1024);
         assert_eq!(batch_max(RING, 32), 256 * 1024);
         assert_eq!(batch_max(RING, 500), 16_777);
-        assert_eq!(batch_max(RING, 0), 512 * 1024, "a stream that is not counted yet");
+        assert_eq!(batch_max(RING, 0), 1024 * 1024, "a stream that is not counted yet");
     }
 
     #[test]
