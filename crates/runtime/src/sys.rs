@@ -195,20 +195,19 @@ pub(crate) fn bind_address_no_port(socket: &Socket) -> io::Result<()> {
 }
 
 /// Accepts one connection if one is queued; a negative errno otherwise. The accepted socket is blocking, as the ring
-/// wants it.
+/// wants it (accept(2): it does not inherit O_NONBLOCK). The listener is never blocking again: this is for its end, and
+/// the workers of a UNIX listener share one, so that asking first whether something is queued would not do.
 pub(crate) fn accept_nonblocking(listener: i32) -> i32 {
-    let mut poll = libc::pollfd {
-        fd: listener,
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    // SAFETY: one pollfd that outlives the call.
-    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
-    if ready != 1 {
-        return -libc::EAGAIN;
+    // SAFETY: reads the flags of a descriptor; no memory is involved.
+    let flags = unsafe { libc::fcntl(listener, libc::F_GETFL) };
+    if flags < 0 {
+        return -Errno::last().0;
     }
-    // The listener is used by this worker only, so the connection that poll(2) saw is still there (or was reset, in
-    // which case the kernel returns it all the same).
+    // SAFETY: sets a flag of a descriptor; no memory is involved.
+    let set = unsafe { libc::fcntl(listener, libc::F_SETFL, flags | libc::O_NONBLOCK) };
+    if set < 0 {
+        return -Errno::last().0;
+    }
     // SAFETY: no address is asked for.
     let accepted = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
     if accepted < 0 { -Errno::last().0 } else { accepted }
