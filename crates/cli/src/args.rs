@@ -16,6 +16,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+// One value per process: its size does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve until SIGTERM or SIGINT, then let relays finish; a second signal stops at once
