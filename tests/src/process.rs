@@ -24,20 +24,22 @@ impl Process {
         std::fs::read_dir(self.proc_path("fd")).map_or(0, Iterator::count)
     }
 
-    /// Proportional set size in bytes: what the process really costs.
+    /// Proportional set size in bytes, without the workers' receive buffers: what connections cost. The buffers are
+    /// there once, whatever is connected; which of them are resident depends on what passed before. They are told by
+    /// their mappings, the only ones that children do not inherit (flag `dc` of proc_pid_smaps(5)).
     pub fn memory(self) -> u64 {
-        let text = std::fs::read_to_string(self.proc_path("smaps_rollup")).expect("the process lives");
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("Pss:"))
-            .expect("smaps_rollup has a line Pss");
-        let kib: u64 = line
-            .split_whitespace()
-            .nth(1)
-            .expect("a number follows")
-            .parse()
-            .expect("in KiB");
-        kib * 1024
+        let text = std::fs::read_to_string(self.proc_path("smaps")).expect("the process lives");
+        let (mut total, mut mapping) = (0, 0);
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("Pss:") => mapping = words.next().and_then(|kib| kib.parse::<u64>().ok()).expect("in KiB"),
+                Some("VmFlags:") if !words.any(|flag| flag == "dc") => total += mapping * 1024,
+                _ => {}
+            }
+        }
+        assert!(total > 0, "smaps has lines Pss and VmFlags");
+        total
     }
 
     /// Threads whose name starts so (`iou-wrk`: the kernel's own workers).

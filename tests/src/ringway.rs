@@ -144,6 +144,11 @@ impl Ringway {
         self.count("ringway_runtime_buffers_out", &[])
     }
 
+    /// Bytes that wait for slow readers: in leased buffers, and copied out of them.
+    pub fn bytes_held(&self, buffer_bytes: u64) -> u64 {
+        self.buffers_out() * buffer_bytes + self.count("ringway_runtime_spilled_bytes", &[])
+    }
+
     /// What must be true when every client and backend has let go: waits for it, fails the test if it does not come.
     pub fn settle(&self) {
         let settled = wait_for(Duration::from_secs(10), || self.left_over().is_none().then_some(()));

@@ -140,6 +140,8 @@ pub struct RuntimeStats {
     pub completions: Counter,
     /// Receive buffers that are lent out now.
     pub buffers_out: Counter,
+    /// Bytes that relays copied out of buffers because those were short, and still hold.
+    pub bytes_spilled: Counter,
     /// Receives that ended because the buffer ring was dry.
     pub buffers_dry: Counter,
     /// Readers that wait for buffers now.

@@ -68,6 +68,8 @@ pub struct WorkerState {
     blocked_round: Cell<u32>,
     /// Directions that are streams now.
     streams: Rc<Cell<u32>>,
+    /// Bytes that relays copied out of buffers and still hold.
+    spilled: Rc<Cell<u64>>,
 }
 
 impl WorkerState {
@@ -92,6 +94,7 @@ impl WorkerState {
             blocked: RefCell::default(),
             blocked_round: Cell::new(1),
             streams: Rc::default(),
+            spilled: Rc::default(),
         })
     }
 
@@ -145,6 +148,15 @@ impl WorkerState {
         StreamGuard(self.streams.clone())
     }
 
+    /// Counts bytes as spilled until the guard is dropped.
+    pub(crate) fn count_spilled(&self, bytes: u32) -> SpillGuard {
+        self.spilled.set(self.spilled.get() + u64::from(bytes));
+        SpillGuard {
+            total: self.spilled.clone(),
+            bytes,
+        }
+    }
+
     /// Directions that are streams now.
     pub(crate) fn streams(&self) -> u32 {
         self.streams.get()
@@ -171,11 +183,25 @@ impl WorkerState {
         stats.direct_calls.set(counted.direct_calls);
         stats.completions.set(counted.completions);
         stats.buffers_out.set(counted.buffers_out);
+        stats.bytes_spilled.set(self.spilled.get());
         stats.buffers_dry.set(counted.buffers_dry);
         stats.readers_starved.set(counted.readers_starved);
         stats.cq_overflows.set(counted.overflows);
         stats.tasks_panicked.set(counted.tasks_panicked);
         stats.tasks.set(counted.tasks);
+    }
+}
+
+/// Bytes that count as spilled.
+#[derive(Debug)]
+pub(crate) struct SpillGuard {
+    total: Rc<Cell<u64>>,
+    bytes: u32,
+}
+
+impl Drop for SpillGuard {
+    fn drop(&mut self) {
+        self.total.set(self.total.get() - u64::from(self.bytes));
     }
 }
 

@@ -241,6 +241,13 @@ pub const METRICS: &[Metric] = &[
         collect: |seen, out| seen.each_worker(out, |runtime| &runtime.buffers_out),
     },
     Metric {
+        name: "ringway_runtime_spilled_bytes",
+        kind: Kind::Gauge,
+        labels: &["worker"],
+        help: "Bytes that wait for slow readers in memory of their own, because buffers were short.",
+        collect: |seen, out| seen.each_worker(out, |runtime| &runtime.bytes_spilled),
+    },
+    Metric {
         name: "ringway_runtime_buffers_dry_total",
         kind: Kind::Counter,
         labels: &["worker"],

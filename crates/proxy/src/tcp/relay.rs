@@ -6,7 +6,7 @@
 //! service that has two streams to join.
 
 use super::queue::Queue;
-use crate::state::{StreamGuard, WorkerState};
+use crate::state::{SpillGuard, StreamGuard, WorkerState};
 use ringway_core::model::Keepalive;
 use ringway_core::reason::{EndReason, Side};
 use ringway_core::stats::Counter;
@@ -75,6 +75,8 @@ pub(super) struct Direction {
     end_sent: bool,
     /// A stream: received in batches of what the sink has room for, so that nothing is queued for a sink that stops.
     streaming: Option<StreamGuard>,
+    /// Counts what of the queue was copied out of buffers; boxed because few ever have any.
+    spilled: Option<Box<SpillGuard>>,
     /// Room was waited for: what is there now is taken, be it little.
     roomy: bool,
     /// Short receives in a row while streaming.
@@ -274,6 +276,7 @@ impl Direction {
             ended: false,
             end_sent: false,
             streaming: None,
+            spilled: None,
             roomy: false,
             short: 0,
             noted: 0,
@@ -311,6 +314,8 @@ impl Direction {
                 let held = self.queue.bytes();
                 let (unsent, failed) = match outcome {
                     SendOutcome::All => {
+                        // Spilled bytes go first, so what went now was all of them.
+                        self.spilled = None;
                         counter.add(u64::from(len));
                         return Ok(true);
                     }
@@ -460,6 +465,7 @@ impl Direction {
         if self.queue.holds_leases() && !active(Fault::BuffersHoarded) {
             if worker.buffers_short() {
                 self.queue.spill(worker.handle.no_leases());
+                self.spilled = Some(Box::new(worker.count_spilled(self.queue.bytes())));
             } else {
                 self.noted = worker.note_blocked(context.waker(), self.noted);
             }
