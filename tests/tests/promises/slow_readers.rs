@@ -145,8 +145,6 @@ fn p17_a_reader_that_stops_holds_little() {
     let honest = Dial::to(&honest);
     run(None, async {
         let ping = |dial: Dial| async move { pings(&dial, 10, 200, Duration::from_millis(5)).await };
-        let mut direct = ping(Dial::to(&echo.address)).await;
-
         let one = Reader::open(slow.clone(), 0).await.expect("the relay stands");
         let held = highest(&ringway, Duration::from_secs(1));
         promise.at_most(
@@ -165,8 +163,16 @@ fn p17_a_reader_that_stops_holds_little() {
             RING_BYTES,
         );
 
-        let mut seen = ping(honest.clone()).await;
-        judge_honest(&mut promise, &mut direct, &mut seen);
+        // In turns, so that what the machine does besides meets both; the medians are compared.
+        let (mut paths, mut cut) = ([Vec::new(), Vec::new()], Vec::new());
+        for _ in 0..3 {
+            for (path, dial) in [Dial::to(&echo.address), honest.clone()].into_iter().enumerate() {
+                let mut seen = ping(dial).await;
+                cut.append(&mut seen.errors);
+                paths[path].push(seen.percentile(99));
+            }
+        }
+        judge_honest(&mut promise, paths, cut.len());
 
         let (threads, most, readers) = drip_all(&ringway, readers, Duration::from_secs(figure(5, 10))).await;
         promise.at_most("kernel worker threads while all drip", threads, 0);
@@ -203,14 +209,13 @@ fn highest(ringway: &Ringway, span: Duration) -> u64 {
 }
 
 /// How honest clients fared beside the stopped ones, against the direct path.
-fn judge_honest(promise: &mut Promise, direct: &mut Seen, seen: &mut Seen) {
-    let (direct, through) = (direct.percentile(99), seen.percentile(99));
-    promise.at_most("honest clients cut", seen.errors.len(), 0);
+fn judge_honest(promise: &mut Promise, p99: [Vec<Duration>; 2], cut: usize) {
+    let [direct, through] = p99.map(|mut rounds| {
+        rounds.sort();
+        rounds[rounds.len() / 2]
+    });
+    promise.at_most("honest clients cut", cut, 0);
     let limit = (direct * 3 / 2).max(direct + Duration::from_millis(5));
     let required = format!("honest p99 at most {} ms (direct path {} ms)", ms(limit), ms(direct));
-    promise.figure(
-        required,
-        format!("{} ms", ms(through)),
-        through <= limit && !seen.durations.is_empty(),
-    );
+    promise.figure(required, format!("{} ms", ms(through)), through <= limit);
 }
