@@ -3,7 +3,7 @@
 use crate::{SOON, WarmUp, first_of, ms};
 use ringway_tests::address::free_v4;
 use ringway_tests::backend::{Backend, Behaviour};
-use ringway_tests::client::{Seen, many, pings, run};
+use ringway_tests::client::{many, pings, run};
 use ringway_tests::exchange::{Order, Plan};
 use ringway_tests::process::wait_for;
 use ringway_tests::promise::Promise;
