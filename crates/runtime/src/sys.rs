@@ -195,8 +195,8 @@ pub(crate) fn bind_address_no_port(socket: &Socket) -> io::Result<()> {
 }
 
 /// Accepts one connection if one is queued; a negative errno otherwise. The accepted socket is blocking, as the ring
-/// wants it (accept(2): it does not inherit O_NONBLOCK). The listener is never blocking again: this is for its end, and
-/// the workers of a UNIX listener share one, so that asking first whether something is queued would not do.
+/// wants it (accept(2): it does not inherit O_NONBLOCK). The workers of a UNIX listener share one, so that asking first
+/// whether something is queued would not do.
 pub(crate) fn accept_nonblocking(listener: i32) -> i32 {
     // SAFETY: reads the flags of a descriptor; no memory is involved.
     let flags = unsafe { libc::fcntl(listener, libc::F_GETFL) };
@@ -210,7 +210,10 @@ pub(crate) fn accept_nonblocking(listener: i32) -> i32 {
     }
     // SAFETY: no address is asked for.
     let accepted = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
-    if accepted < 0 { -Errno::last().0 } else { accepted }
+    let result = if accepted < 0 { -Errno::last().0 } else { accepted };
+    // SAFETY: sets a flag of a descriptor; no memory is involved.
+    unsafe { libc::fcntl(listener, libc::F_SETFL, flags) };
+    result
 }
 
 /// Gives memory of freed objects back to the system. glibc keeps free pages between live ones otherwise.

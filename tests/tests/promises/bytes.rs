@@ -63,7 +63,8 @@ fn wrong_streams(hardship: Hardship, count: u64, bytes: u64) -> Vec<String> {
     };
     let mut wrong = run_many(namespace, &dial, count, plan);
     let orderly = || backend.counts.orderly.load(SeqCst);
-    wait_for(SOON, || {
+    // The last segment may be lost several times in a row, and each wait is twice the one before.
+    wait_for(SOON * 4, || {
         (orderly() + backend.errors() + backend.resets() >= count).then_some(())
     });
     if orderly() != count {

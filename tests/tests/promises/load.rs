@@ -23,20 +23,33 @@ fn p2_churn_loses_nothing() {
     let (setup, front) = Setup::simple("round_robin", &[&backend.address]);
     let ringway = Ringway::start(&setup);
     let descriptors = ringway.process.descriptors();
-    let (mut direct, mut seen) = run(None, async {
-        let direct = churn(&Dial::to(&backend.address), 500, 500).await;
-        (direct, churn(&Dial::to(&front), count, 500).await)
+    // In turns, so that what the machine does besides meets both paths; the medians are compared.
+    const ROUNDS: usize = 3;
+    let (mut paths, mut errors) = ([Vec::new(), Vec::new()], Vec::new());
+    run(None, async {
+        for _ in 0..ROUNDS {
+            let mut direct = churn(&Dial::to(&backend.address), 500, 500).await;
+            let mut seen = churn(&Dial::to(&front), count / ROUNDS as u64, 500).await;
+            paths[0].push(direct.percentile(99));
+            paths[1].push(seen.percentile(99));
+            errors.append(&mut seen.errors);
+        }
     });
     ringway.settle();
-    let (direct, through) = (direct.percentile(99), seen.percentile(99));
-    let errors = format!("{} of {count} {:?}", seen.errors.len(), seen.errors.first());
-    promise.figure("0 errors", errors, seen.errors.is_empty());
+    let [direct, through] = paths.map(|mut p99| {
+        p99.sort();
+        p99[ROUNDS / 2]
+    });
+    let figure = format!("{} of {count} {:?}", errors.len(), errors.first());
+    promise.figure("0 errors", figure, errors.is_empty());
     let limit = ms(direct * 3 / 2).max(5.0);
     let figure = format!(
         "p99 at 500/s below 5 ms or 1.5 times the direct path ({} ms)",
         ms(direct)
     );
     promise.figure(figure, format!("{} ms", ms(through)), ms(through) < limit);
+    // The admin port may still be closing the request that saw all settled.
+    wait_for(SOON, || (ringway.process.descriptors() <= descriptors).then_some(()));
     promise.at_most("descriptors at the end", ringway.process.descriptors(), descriptors);
     promise.finish();
     ringway.finish();
