@@ -8,6 +8,7 @@ use socket2::Socket;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::raw::{c_int, c_long};
+use std::sync::{Mutex, PoisonError};
 
 /// Never wait, never raise SIGPIPE, and count a short send as a failure so that it is reported (io_uring_enter(2),
 /// MSG_WAITALL).
@@ -198,6 +199,9 @@ pub(crate) fn bind_address_no_port(socket: &Socket) -> io::Result<()> {
 /// wants it (accept(2): it does not inherit O_NONBLOCK). The workers of a UNIX listener share one, so that asking first
 /// whether something is queued would not do.
 pub(crate) fn accept_nonblocking(listener: i32) -> i32 {
+    /// Descriptors of one listener share their flags: one thread's restored flags would make another's accept wait.
+    static FLAGS: Mutex<()> = Mutex::new(());
+    let _flags = FLAGS.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: reads the flags of a descriptor; no memory is involved.
     let flags = unsafe { libc::fcntl(listener, libc::F_GETFL) };
     if flags < 0 {
@@ -223,4 +227,31 @@ pub(crate) fn trim_heap() {
     unsafe {
         libc::malloc_trim(0)
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    /// As two workers do that stop at the same time: neither may end up waiting for a client.
+    #[test]
+    fn emptying_a_shared_listener_never_waits() {
+        let path = std::env::temp_dir().join(format!("ringway-shared-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).expect("a free path");
+        let (done, ended) = channel();
+        for _ in 0..2 {
+            let (listener, done) = (listener.try_clone().expect("a descriptor"), done.clone());
+            std::thread::spawn(move || {
+                let empty = (0..20_000).all(|_| accept_nonblocking(listener.as_raw_fd()) == -libc::EAGAIN);
+                done.send(empty)
+            });
+        }
+        for _ in 0..2 {
+            assert_eq!(ended.recv_timeout(Duration::from_secs(20)), Ok(true), "it waits");
+        }
+        std::fs::remove_file(path).expect("it is there");
+    }
 }
