@@ -46,11 +46,13 @@ pub enum Fault {
     BytesAfterPauseLost,
     /// A relay whose sink is full keeps its buffers although others wait for some.
     BuffersHoarded,
+    /// A source whose connection is over, because both sides have ended, is taken for one that was reset.
+    EndTakenForReset,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NoRearmAfterNoBuffers,
         Self::MoreFlagIgnored,
         Self::StarvedNotFed,
@@ -71,6 +73,7 @@ impl Fault {
         Self::ResetTakenForEnd,
         Self::BytesAfterPauseLost,
         Self::BuffersHoarded,
+        Self::EndTakenForReset,
     ];
 }
 

@@ -1,16 +1,17 @@
 //! Socket options, listening sockets and TCP_INFO: the direct calls that do not go through the ring.
 //!
-//! Unsafe module: getsockopt(2) of TCP_INFO and SO_MEMINFO, ioctl(2) of SIOCOUTQ. Everything else stands on socket2. Used by the drivers and, before any
-//! runtime exists, by whoever binds listeners.
+//! Unsafe module: getsockopt(2) of TCP_INFO and SO_MEMINFO, ioctl(2) of SIOCOUTQ, poll(2) for errors. Everything else
+//! stands on socket2. Used by the drivers and, before any runtime exists, by whoever binds listeners.
 
 use crate::address::Address;
 use crate::errno::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// An address that a killed process held with an accept in flight stays bound for some milliseconds.
@@ -91,8 +92,11 @@ impl std::error::Error for ListenError {}
 /// What the kernel knows of a TCP connection (TCP_INFO, tcp(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpInfo {
-    /// The connection does not exist any more (reset or timed out).
+    /// The connection does not exist any more: both sides have ended in order, or it broke. What it brought before may
+    /// still wait to be received.
     pub closed: bool,
+    /// It was reset or timed out, and nobody was told yet.
+    pub broken: bool,
     /// Since the last acknowledgement or data from the peer.
     pub last_heard: Duration,
     /// Probes or retransmissions since then that the peer did not answer.
@@ -137,10 +141,31 @@ pub fn listen(address: &Address, options: &ListenOptions) -> Result<(OwnedFd, Ad
 fn remove_stale(address: &Address) {
     let Address::Unix(path) = address else { return };
     let is_socket = path.metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
-    let refused = || UnixStream::connect(path).is_err_and(|error| errno_of(&error) == Errno(libc::ECONNREFUSED));
-    if is_socket && refused() {
+    if is_socket && refuses(path) {
         // Fails without the right to; bind(2) then says that the address is in use.
         let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Whether nobody listens on a UNIX socket. One whose process was just killed with an accept in flight still takes a
+/// connection; the end of that connection, awaited for up to 50 ms, tells it from one that lives.
+fn refuses(path: &Path) -> bool {
+    let deadline = Instant::now() + BIND_RETRY;
+    loop {
+        let mut connection = match UnixStream::connect(path) {
+            Ok(connection) => connection,
+            Err(error) => return errno_of(&error) == Errno(libc::ECONNREFUSED),
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A timeout of zero is an error (set_read_timeout): the time is up.
+        if connection.set_read_timeout(Some(left)).is_err() {
+            return false;
+        }
+        match connection.read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if errno_of(&error).is_reset() => {}
+            Ok(_) | Err(_) => return false,
+        }
     }
 }
 
@@ -224,12 +249,26 @@ pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Option<TcpInfo> {
     }
     // SAFETY: zeroed above, and tcp_info is plain integers, so any bytes the kernel wrote or left are valid.
     let info = unsafe { info.assume_init() };
+    let closed = info.tcpi_state == TCP_CLOSE;
     Some(TcpInfo {
-        closed: info.tcpi_state == TCP_CLOSE,
+        closed,
+        broken: closed && has_error(fd),
         last_heard: Duration::from_millis(u64::from(info.tcpi_last_ack_recv.min(info.tcpi_last_data_recv))),
         unanswered: u32::from(info.tcpi_probes.max(info.tcpi_retransmits)),
         outgoing: outgoing(fd),
     })
+}
+
+/// Whether an error waits to be told, without taking it (POLLERR, poll(2)).
+fn has_error(fd: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: one pollfd, which outlives the call; a timeout of 0 does not wait.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    ready == 1 && poll.revents & libc::POLLERR != 0
 }
 
 /// The state of a socket's send buffer.
@@ -331,6 +370,29 @@ mod tests {
         assert!(error.is_address_in_use());
         drop(first);
         let (_second, _) = listen(&address, &OPTIONS).expect("the file of a socket that is gone is replaced");
+        std::fs::remove_file(path).expect("it is there");
+    }
+
+    /// As after a kill: the listener is let go of while the question waits in its queue.
+    #[test]
+    fn a_unix_socket_that_is_about_to_go_is_waited_for() {
+        let path = std::env::temp_dir().join(format!("ringway-going-{}", std::process::id()));
+        let address = Address::Unix(path.clone());
+        let (first, _) = listen(&address, &OPTIONS).expect("a free path");
+        let first = std::os::unix::net::UnixListener::from(first);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // The question has come when something is queued; closing resets it.
+                let mut poll = libc::pollfd {
+                    fd: first.as_raw_fd(),
+                    events: libc::POLLIN,
+                    revents: 0,
+                };
+                // SAFETY: one pollfd, which outlives the call.
+                assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 5_000) }, 1);
+            });
+            listen(&address, &OPTIONS).expect("the file of a socket that goes is replaced");
+        });
         std::fs::remove_file(path).expect("it is there");
     }
 

@@ -11,7 +11,7 @@ use ringway_core::model::Keepalive;
 use ringway_core::reason::{EndReason, Side};
 use ringway_core::stats::Counter;
 use ringway_runtime::faults::{Fault, active};
-use ringway_runtime::{Errno, Once, Receive, Send, SendOutcome, Sleep, Stream, Time};
+use ringway_runtime::{Errno, Once, Receive, Send, SendOutcome, Sleep, Stream, TcpInfo, Time};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -505,7 +505,10 @@ impl Direction {
         let Sending::Full(blocked) = &mut self.sending else {
             return Found::Nothing;
         };
-        if self.paused && source.tcp_info().is_some_and(|info| info.closed) {
+        // Not every connection that is over was reset: the source may have been told of the other direction's end and have
+        // ended its own, all of which has arrived while it waits here for the sink.
+        let is_reset = |info: TcpInfo| info.broken || (info.closed && active(Fault::EndTakenForReset));
+        if self.paused && source.tcp_info().is_some_and(is_reset) {
             return Found::SourceReset;
         }
         let Some(info) = sink.tcp_info() else {

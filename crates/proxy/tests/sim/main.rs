@@ -42,6 +42,10 @@ const REGRESSIONS: &[(u64, &str)] = &[
         0x197e6,
         "a connection whose task had not been polled yet was not counted, and its worker stopped without it",
     ),
+    (
+        0x3d7,
+        "a source that had ended after the other side had, while its bytes waited for the sink, was taken for reset",
+    ),
 ];
 
 /// What a run of worlds saw.

@@ -206,6 +206,37 @@ fn ipv6_works_in_both_roles() {
     });
 }
 
+/// The kernel's state is CLOSE after either; what has arrived can still be read.
+#[test]
+fn a_connection_that_is_over_is_told_from_one_that_broke() {
+    run(SMALL, |handle| async move {
+        let (ended, mut peer) = connected(&handle).await;
+        ended.shutdown_write().expect("shutdown");
+        peer.write_all(b"last").expect("it is open");
+        peer.shutdown(Shutdown::Write).expect("shutdown");
+        until(|| ended.tcp_info().is_some_and(|info| info.closed)).await;
+        assert!(!ended.tcp_info().expect("TCP").broken, "ended in order");
+        let mut receive = ended.receive();
+        assert_eq!(receive_len(&mut receive, 4).await, b"last");
+        assert_eq!(receive_all(&mut receive).await, Ok(Vec::new()));
+
+        for after_end in [false, true] {
+            let (broken, mut peer) = connected(&handle).await;
+            peer.write_all(b"last").expect("it is open");
+            if after_end {
+                broken.shutdown_write().expect("shutdown");
+            }
+            reset(peer);
+            until(|| broken.tcp_info().is_some_and(|info| info.closed)).await;
+            assert!(broken.tcp_info().expect("TCP").broken);
+            let mut receive = broken.receive();
+            assert_eq!(receive_len(&mut receive, 4).await, b"last", "looking takes nothing");
+            let error = receive_all(&mut receive).await.expect_err("the reset is still told");
+            assert!(error.is_reset(), "{error}");
+        }
+    });
+}
+
 #[test]
 fn connecting_leaves_from_the_source_asked_for() {
     run(SMALL, |handle| async move {

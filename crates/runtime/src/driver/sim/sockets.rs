@@ -145,8 +145,12 @@ impl Sim {
             None if outgoing > 0 => (silent.min(PROBE_MAX), 0),
             None => (silent, 0),
         };
+        let broken = connection.ends[end.end].broken;
+        // Also when both ends have ended in order: the kernel keeps no connection then (tcp_time_wait, tcp_done).
+        let over = connection.pipes[0].fin_arrived && connection.pipes[1].fin_arrived;
         Some(TcpInfo {
-            closed: connection.ends[end.end].broken,
+            closed: broken || over,
+            broken,
             last_heard,
             unanswered,
             outgoing: u32::try_from(outgoing).unwrap_or(u32::MAX),
