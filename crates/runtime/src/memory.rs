@@ -3,6 +3,9 @@
 use std::io;
 use std::ptr::{self, NonNull};
 
+/// The smallest page of any Linux; on systems with greater ones the kernel refuses what is not a whole page of theirs.
+const PAGE: usize = 4096;
+
 /// Zeroed, page-aligned memory that is resident only where it was touched. Child processes do not have it.
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -52,13 +55,19 @@ impl Mapping {
         unsafe { self.start.add(offset) }
     }
 
-    /// Gives the pages of a range back to the system; the range reads as zeroes afterwards. The caller has no use for
-    /// what is in it.
+    /// Gives the whole pages inside of a range back to the system; they read as zeroes afterwards. The caller has no use
+    /// for what is in the range. What shares a page with something outside of it stays: the kernel takes whole pages, and
+    /// would round the range up (madvise(2)).
     pub(crate) fn forget(&self, offset: usize, len: usize) {
-        let start = self.range(offset, len);
+        let first = offset.next_multiple_of(PAGE);
+        let end = (offset + len) / PAGE * PAGE;
+        if first >= end {
+            return;
+        }
+        let start = self.range(first, end - first);
         // SAFETY: the range is inside the mapping, which is private and anonymous: nothing but its contents is lost. A
         // failure leaves the contents, which is as good.
-        unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_DONTNEED) };
+        unsafe { libc::madvise(start.as_ptr().cast(), end - first, libc::MADV_DONTNEED) };
     }
 
     /// Keeps the memory mapped for ever. For the one case in which the kernel may still write into it.
@@ -105,5 +114,33 @@ mod tests {
             usize::from_str_radix(start, 16).ok()?,
             usize::from_str_radix(end, 16).ok()?,
         ))
+    }
+
+    fn fill(mapping: &Mapping, len: usize) {
+        // SAFETY: inside the mapping, which nobody else uses.
+        unsafe { mapping.range(0, len).as_ptr().write_bytes(7, len) };
+    }
+
+    fn sevens(mapping: &Mapping, offset: usize, len: usize) -> usize {
+        // SAFETY: inside the mapping, which nobody writes meanwhile.
+        let bytes = unsafe { std::slice::from_raw_parts(mapping.range(offset, len).as_ptr(), len) };
+        bytes.iter().filter(|&&byte| byte == 7).count()
+    }
+
+    /// Buffers of 1 KiB: four of them share a page.
+    #[test]
+    fn forgetting_leaves_what_shares_a_page_alone() {
+        let mapping = Mapping::new(4 * PAGE).expect("memory");
+        fill(&mapping, 4 * PAGE);
+        mapping.forget(0, 1024);
+        assert_eq!(sevens(&mapping, 0, PAGE), PAGE, "less than a page");
+        mapping.forget(1024, 2 * PAGE);
+        assert_eq!(sevens(&mapping, 0, PAGE), PAGE, "a part of a page before");
+        assert_eq!(sevens(&mapping, PAGE, PAGE), 0, "a whole page");
+        assert_eq!(
+            sevens(&mapping, 2 * PAGE, 2 * PAGE),
+            2 * PAGE,
+            "a part of a page behind"
+        );
     }
 }
