@@ -24,6 +24,10 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Show every problem of a configuration, with line and column
     Check(CheckArgs),
+    /// Show what a running process sees: listeners, pools, backends
+    Status(StatusArgs),
+    /// Serve built-in backends and show live what happens
+    Demo(DemoArgs),
 }
 
 #[derive(Args, Debug)]
@@ -37,11 +41,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "BIND=BACKENDS")]
     pub(crate) tcp: Vec<String>,
 
-    /// How backends are chosen with --tcp: round_robin (default), least_connections, ip_hash
+    /// How backends are chosen with --tcp: round_robin unless given; the names are below
     #[arg(long, value_name = "NAME", requires = "tcp", conflicts_with = "config")]
     pub(crate) balance: Option<String>,
 
-    /// Where metrics and health are answered, instead of what the file says
+    /// Where metrics, health and status are answered, instead of what the file says
     #[arg(long, value_name = "ADDRESS|off", value_parser = parse_admin)]
     pub(crate) admin: Option<AdminArg>,
 
@@ -64,6 +68,46 @@ pub(crate) struct CheckArgs {
     /// Files or directories of YAML files; together they are one configuration
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = STATUS_EXIT_CODES)]
+pub(crate) struct StatusArgs {
+    /// Admin port of the process
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address, default_value = ADMIN_DEFAULT)]
+    pub(crate) admin: SocketAddr,
+
+    /// Print the document as the process sends it
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) json: bool,
+
+    /// Draw anew every second until Ctrl-C
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = DEMO_NOTES)]
+pub(crate) struct DemoArgs {
+    /// Shut one backend for 12 s, again and again
+    #[arg(long)]
+    pub(crate) kill_one: bool,
+
+    /// Send requests to each listener, 16 clients each
+    #[arg(long)]
+    pub(crate) load: bool,
+
+    /// First of the three ports to listen on; ports that are taken are skipped
+    #[arg(long, value_name = "PORT", default_value_t = 8081)]
+    pub(crate) port: u16,
+
+    /// Admin port; ports that are taken are skipped
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address, default_value = ADMIN_DEFAULT)]
+    pub(crate) admin: SocketAddr,
+
+    /// Show log lines, as run does, and reports instead of the live view
+    #[arg(long, value_name = "LEVEL", value_parser = logs::parse_levels)]
+    pub(crate) log_level: Option<Levels>,
 }
 
 /// What `--admin` asks for.
@@ -98,6 +142,11 @@ fn parse_admin(text: &str) -> Result<AdminArg, String> {
     }
 }
 
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("use an address with a port, like {ADMIN_DEFAULT}"))
+}
+
 fn parse_workers(text: &str) -> Result<Workers, String> {
     match text.parse() {
         Ok(count @ 1..=1024) => Ok(Workers::Count(count)),
@@ -106,11 +155,16 @@ fn parse_workers(text: &str) -> Result<Workers, String> {
     }
 }
 
+/// Where the admin port is unless told otherwise.
+pub(crate) const ADMIN_DEFAULT: &str = "127.0.0.1:9900";
+
 const EXAMPLES: &str = "\
 Examples:
   ringway run --config ringway.yaml
   ringway run --tcp 0.0.0.0:5432=10.0.0.11:5432,10.0.0.12:5432 --balance least_connections
-  ringway check ringway.yaml";
+  ringway check ringway.yaml
+  ringway status --watch
+  ringway demo --kill-one --load";
 
 const CHECK_EXIT_CODES: &str = "\
 Looks at the files alone, so it gives the same answer on any machine.
@@ -120,15 +174,32 @@ Exit codes:
   1  the configuration has problems
   2  a file cannot be opened, or the command line is wrong";
 
+const STATUS_EXIT_CODES: &str = "\
+Exit codes:
+  0  the process answered
+  2  the command line is wrong
+  3  no status to be had: nothing answers there, or something else does";
+
+const DEMO_NOTES: &str = "\
+Three listeners (round_robin, least_connections, ip_hash) in front of three backends: a is quick, b is slow, c resets
+one connection in ten and is not well for 5 s every 40 s. Everything stays on 127.0.0.1. Ctrl-C ends it.
+
+Exit codes:
+  0  ended as asked
+  2  the command line is wrong
+  3  this machine cannot serve it (ports, limits, io_uring)
+  4  stopped because of a bug: a worker or the keeper of backends died";
+
 const RUN_EXIT_CODES: &str = "\
 Without a file: --tcp 0.0.0.0:5432=10.0.0.11:5432,10.0.0.12:5432 --balance least_connections
+Names for --balance: round_robin, least_connections, least_response_time, least_bandwidth, ip_hash, random
 
 Exit codes:
   0  stopped as asked
   1  the configuration has problems
   2  a file cannot be opened, or the command line is wrong
   3  this machine cannot serve the configuration (ports, limits, io_uring)
-  4  stopped because of a bug: a worker died";
+  4  stopped because of a bug: a worker or the keeper of backends died";
 
 /// What `run` says when it is given nothing to serve.
 pub(crate) const NOTHING_TO_SERVE: &str = "\

@@ -1,6 +1,7 @@
 //! What can end a command early, and the exit code of each: one exhaustive table.
 
 use ringway_config::LoadError;
+use ringway_control::status::client::AskError;
 use ringway_control::supervisor::RunError;
 use std::fmt;
 use std::io;
@@ -16,6 +17,12 @@ pub(crate) enum Failure {
     Log(io::Error),
     /// Serving did not start or did not end well.
     Run(RunError),
+    /// A running process did not tell its status.
+    Ask(AskError),
+    /// What asks for a status could not start.
+    Client(io::Error),
+    /// What surrounds the balancer in the demo could not start.
+    Demo(io::Error),
 }
 
 impl Failure {
@@ -25,8 +32,11 @@ impl Failure {
             Self::Load(LoadError::Problems(_)) => 1,
             Self::Usage(_) | Self::Load(LoadError::CannotOpen { .. }) => 2,
             Self::Log(_)
+            | Self::Ask(_)
+            | Self::Client(_)
+            | Self::Demo(_)
             | Self::Run(RunError::Limits(_) | RunError::Bind(_) | RunError::Start(_) | RunError::Control(_)) => 3,
-            Self::Run(RunError::WorkerDied(_)) => 4,
+            Self::Run(RunError::WorkerDied(_) | RunError::KeeperDied) => 4,
         }
     }
 }
@@ -38,6 +48,9 @@ impl fmt::Display for Failure {
             Self::Load(error) => error.fmt(f),
             Self::Log(error) => write!(f, "the log thread cannot start: {error}"),
             Self::Run(error) => error.fmt(f),
+            Self::Ask(error) => error.fmt(f),
+            Self::Client(error) => write!(f, "the status cannot be asked for: {error}"),
+            Self::Demo(error) => write!(f, "the demo cannot start its backends and clients: {error}"),
         }
     }
 }

@@ -3,7 +3,13 @@
 //! Decides nothing but exit codes (`failure`).
 
 mod args;
+mod demo;
+mod demo_report;
 mod failure;
+mod live;
+mod live_screen;
+mod live_ticker;
+mod status;
 
 use args::{AdminArg, CheckArgs, Cli, Command, LogFormat, NOTHING_TO_SERVE, RunArgs};
 use clap::Parser;
@@ -16,6 +22,8 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run(args),
         Command::Check(args) => check(&args),
+        Command::Status(args) => status::status(&args).map_err(|failure| tell(&failure)),
+        Command::Demo(args) => demo::demo(&args).map_err(|failure| tell(&failure)),
     };
     outcome.unwrap_or_else(|code| code)
 }
@@ -27,7 +35,7 @@ fn run(args: RunArgs) -> Result<ExitCode, ExitCode> {
         for warning in &checked.warnings {
             tracing::warn!("{}", one_line(warning));
         }
-        supervisor::run(checked.model, &logs).map_err(Failure::Run)
+        supervisor::run(checked.model, sources(&args), &logs).map_err(Failure::Run)
     });
     if let Err(failure) = &outcome
         && args.log_format == LogFormat::Json
@@ -40,6 +48,14 @@ fn run(args: RunArgs) -> Result<ExitCode, ExitCode> {
         Err(failure) if args.log_format == LogFormat::Json => Err(failure.exit_code().into()),
         Err(failure) => Err(tell(&failure)),
     }
+}
+
+/// Where the configuration is from, for whoever asks a running process.
+fn sources(args: &RunArgs) -> Vec<String> {
+    if args.config.is_empty() {
+        return args.tcp.iter().map(|text| format!("--tcp {text}")).collect();
+    }
+    args.config.iter().map(|path| path.display().to_string()).collect()
 }
 
 /// The configuration of the files or of `--tcp`, with what other flags replace in it.
@@ -99,7 +115,9 @@ fn tell(failure: &Failure) -> ExitCode {
     let sentences = failure.to_string();
     match failure {
         Failure::Load(_) => eprintln!("{}", sentences.trim_end()),
-        Failure::Usage(_) | Failure::Log(_) => eprintln!("ringway: {sentences}"),
+        Failure::Usage(_) | Failure::Log(_) | Failure::Ask(_) | Failure::Client(_) | Failure::Demo(_) => {
+            eprintln!("ringway: {sentences}");
+        }
         Failure::Run(_) => sentences.lines().for_each(|sentence| eprintln!("ringway: {sentence}")),
     }
     failure.exit_code().into()

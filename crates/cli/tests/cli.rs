@@ -71,6 +71,8 @@ fn help_texts_are_as_stored() {
         (&["--help"] as &[&str], "help"),
         (&["run", "--help"], "help-run"),
         (&["check", "--help"], "help-check"),
+        (&["status", "--help"], "help-status"),
+        (&["demo", "--help"], "help-demo"),
     ] {
         let (code, actual, _) = outcome(args);
         assert_eq!(code, 0);
@@ -127,6 +129,12 @@ fn wrong_flags_are_refused_with_what_would_be_right() {
         (&["run", "--config", "x", "--balance", "ip_hash"], "cannot be used with"),
         (&["run", "--balance", "ip_hash"], "--tcp"),
         (&["check"], "<PATH>"),
+        (
+            &["status", "--admin", "9900"],
+            "an address with a port, like 127.0.0.1:9900",
+        ),
+        (&["status", "--json", "--watch"], "cannot be used with"),
+        (&["demo", "--port", "65536"], "--port"),
     ] {
         let (code, _, said) = outcome(args);
         assert_eq!(code, 2, "{args:?}");

@@ -114,7 +114,7 @@ fn echo(stream: UnixStream) {
 fn serves_then_lets_relays_finish_and_exits_with_0() {
     let mut running = Running::start("drain");
     let client = running.client();
-    assert!(running.ask("/health/ready").ends_with("ready\n"));
+    assert!(running.ask("/health/ready").ends_with("{\"status\":\"ready\"}"));
     let metrics = running.ask("/metrics");
     assert!(
         metrics.contains("\nringway_listener_connections{listener=\"unix-1\"} 1\n"),
@@ -127,10 +127,10 @@ fn serves_then_lets_relays_finish_and_exits_with_0() {
     running.wait_for("stopped accepting; relays may finish relays=1");
     let answer = running.ask("/health/ready");
     assert!(
-        answer.starts_with("HTTP/1.0 503") && answer.ends_with("draining\n"),
+        answer.starts_with("HTTP/1.0 503") && answer.ends_with("{\"status\":\"draining\"}"),
         "{answer}"
     );
-    assert!(running.ask("/health/live").ends_with("alive\n"));
+    assert!(running.ask("/health/live").ends_with("{\"status\":\"alive\"}"));
 
     drop(client);
     let (rest, status) = running.end();

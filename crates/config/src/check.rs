@@ -1,13 +1,16 @@
 //! Raw configuration -> model: fills in defaults, relates things to each other, reports everything that does not fit.
 //!
 //! Looks at the configuration alone and gives the same answer on every machine; nothing below re-validates its result.
+//! What concerns one pool alone is in `pool`, its health check in `health`.
+
+mod health;
+mod pool;
 
 use crate::binds::{Binds, Owner};
 use crate::diagnostic::quote;
 use crate::limits::{
-    BUFFER_COUNT_DEFAULT, BUFFER_SIZE_DEFAULT, BUFFERS_BYTES_MAX, CONNECT_TIMEOUT, DEAD_PEER_TIMEOUT, DRAIN_DELAY,
-    DRAIN_TIMEOUT, HALF_CLOSED_TIMEOUT, HASH_SEED_DEFAULT, IDLE_TIMEOUT, KEEPALIVE_COUNT_DEFAULT, KEEPALIVE_IDLE,
-    KEEPALIVE_INTERVAL, ROUTING_TIMEOUT, TRIES_DEFAULT, WEIGHT_DEFAULT,
+    BUFFER_COUNT_DEFAULT, BUFFER_SIZE_DEFAULT, BUFFERS_BYTES_MAX, DEAD_PEER_TIMEOUT, DRAIN_DELAY, DRAIN_TIMEOUT,
+    HALF_CLOSED_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_COUNT_DEFAULT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, ROUTING_TIMEOUT,
 };
 use crate::problem::Problems;
 use crate::raw::{self, Config, Field};
@@ -15,8 +18,7 @@ use crate::source::{At, Span};
 use crate::suggest;
 use crate::values::size;
 use ringway_core::model::{
-    Address, Backend, Balance, Buffers, HashAlgorithm, HashRule, Keepalive, Listener, Model, Pool, PoolIndex, Protocol,
-    Workers,
+    Address, Buffers, Keepalive, Listener, LogFormat, LogTarget, Model, PoolIndex, Protocol, SessionLog, Workers,
 };
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -57,16 +59,8 @@ pub(crate) fn model(config: Config, problems: &mut Problems) -> Model {
         listeners.extend(model_listener(listener, PoolIndex(pool.unwrap_or(0))));
     }
     for (index, pool) in config.pools.entries.iter().enumerate() {
-        backends(pool, problems);
-        sources(pool, problems);
-        own_listeners(index, pool, &config, &indexes, &binds, problems);
-        if pool.hash.key.is_some()
-            && pool.balance.or(Balance::RoundRobin) != Balance::IpHash
-            && !pool.balance.is_unusable()
-        {
-            let at = pool.hash.key.unwrap_or(pool.name.span);
-            problems.warning(at, "hash has no effect here", "it applies to balance: ip_hash only");
-        }
+        pool::check(pool, problems);
+        pool::own_listeners(index, pool, &config, &indexes, &binds, problems);
         if !used[index] && all_resolved {
             let message = format!("pool {} is used by no listener", quote(&pool.name.value));
             problems.warning(pool.name.span, message, "");
@@ -79,8 +73,9 @@ pub(crate) fn model(config: Config, problems: &mut Problems) -> Model {
         buffers: buffers(&config.buffers, problems),
         drain_timeout: config.drain_timeout.or(DRAIN_TIMEOUT.default),
         drain_delay: config.drain_delay.or(DRAIN_DELAY.default),
+        session_log: config.session_log.value.and_then(|at| session_log(at.value?)),
         listeners,
-        pools: config.pools.entries.into_iter().map(model_pool).collect(),
+        pools: config.pools.entries.into_iter().map(pool::model).collect(),
     }
 }
 
@@ -220,99 +215,6 @@ fn pool_of(
     found
 }
 
-fn backends(pool: &raw::Pool, problems: &mut Problems) {
-    let name = quote(&pool.name.value);
-    let example = "add backends: [10.0.0.11:5432]";
-    if pool.backends.is_absent() {
-        problems.error(pool.name.span, format!("pool {name} has no backends"), example);
-    }
-    let Some(At { value: list, .. }) = &pool.backends.value else {
-        return;
-    };
-    if list.is_empty() {
-        let at = pool.backends.key.unwrap_or(pool.name.span);
-        problems.error(at, format!("pool {name} has no backends"), "add at least one");
-    }
-    let mut first: HashMap<&Address, Span> = HashMap::new();
-    for backend in list {
-        let At { value: address, span } = &backend.address;
-        if let Some(&before) = first.get(address) {
-            let message = format!("backend {address} is in pool {name} twice");
-            let help = "remove one; to give it a larger share, set its weight";
-            problems.error_with_note(*span, message, help, (before, "it is here first"));
-            continue;
-        }
-        first.insert(address, *span);
-    }
-}
-
-/// Addresses to connect from: each once, and one of the family of every backend.
-fn sources(pool: &raw::Pool, problems: &mut Problems) {
-    let Some(At { value: sources, .. }) = &pool.source.value else {
-        return;
-    };
-    let mut first: HashMap<IpAddr, Span> = HashMap::new();
-    for At { value: ip, span } in sources {
-        if let Some(&before) = first.get(ip) {
-            let note = (before, "it is here first");
-            problems.error_with_note(*span, format!("source {ip} is there twice"), "remove one", note);
-            continue;
-        }
-        first.insert(*ip, *span);
-    }
-    let key = pool.source.key.unwrap_or(pool.name.span);
-    for family in ["IPv4", "IPv6"] {
-        let v4 = family == "IPv4";
-        let backend = pool
-            .backends
-            .value
-            .iter()
-            .flat_map(|at| &at.value)
-            .find(|backend| matches!(backend.address.value, Address::Inet(address) if address.is_ipv4() == v4));
-        let Some(backend) = backend.filter(|_| sources.iter().all(|at| at.value.is_ipv4() != v4)) else {
-            continue;
-        };
-        let message = format!(
-            "source has no {family} address, but backend {} needs one",
-            backend.address.value
-        );
-        problems.error_with_note(
-            key,
-            message,
-            format!("add an {family} address of this machine"),
-            (backend.address.span, "this backend"),
-        );
-    }
-}
-
-/// A listener whose pool leads back to it would connect to itself until descriptors run out.
-fn own_listeners(
-    index: usize,
-    pool: &raw::Pool,
-    config: &Config,
-    indexes: &HashMap<&str, usize>,
-    binds: &Binds,
-    problems: &mut Problems,
-) {
-    for backend in pool.backends.value.iter().flat_map(|at| &at.value) {
-        let Some(Owner::Listener(owner)) = binds.answering(&backend.address.value) else {
-            continue;
-        };
-        let listener = &config.listeners.entries[owner];
-        let target = listener
-            .pool
-            .value
-            .as_ref()
-            .and_then(|at| indexes.get(at.value.as_str()));
-        if target == Some(&index) {
-            let name = quote(&listener.name.value);
-            let message = format!("backend {} is listener {name} itself", backend.address.value);
-            let note = (listener.name.span, "this listener sends its connections here");
-            problems.error_with_note(backend.address.span, message, "write the backend's own address", note);
-        }
-    }
-}
-
 fn buffers(field: &Field<raw::Buffers>, problems: &mut Problems) -> Buffers {
     let written = field.value.as_ref();
     let count = written.map_or(BUFFER_COUNT_DEFAULT, |at| at.value.count.or(BUFFER_COUNT_DEFAULT));
@@ -331,6 +233,16 @@ fn buffers(field: &Field<raw::Buffers>, problems: &mut Problems) -> Buffers {
     Buffers { count, size }
 }
 
+/// `None` without a usable target, which was reported.
+fn session_log(raw: raw::SessionLog) -> Option<SessionLog> {
+    let to: LogTarget = raw.to.value?.value;
+    Some(SessionLog {
+        to,
+        format: raw.format.or(LogFormat::Json),
+    })
+}
+
+/// Of a listener or a pool.
 fn keepalive(field: &Field<raw::Keepalive>) -> Keepalive {
     let none = raw::Keepalive::default();
     let written = field.value.as_ref().map_or(&none, |at| &at.value);
@@ -363,39 +275,4 @@ fn model_listener(raw: &raw::Listener, pool: PoolIndex) -> Option<Listener> {
         dead_peer_timeout: raw.dead_peer_timeout.or(DEAD_PEER_TIMEOUT.default),
         max_connections: raw.max_connections.value.as_ref().map(|at| at.value),
     })
-}
-
-fn model_pool(raw: raw::Pool) -> Pool {
-    let hash = raw.hash.value.map(|at| at.value).unwrap_or_default();
-    let backend = |raw: raw::Backend| Backend {
-        address: raw.address.value,
-        label: raw.label.into(),
-        weight: raw.weight.or(WEIGHT_DEFAULT),
-    };
-    Pool {
-        name: raw.name.value.into(),
-        balance: raw.balance.or(Balance::RoundRobin),
-        hash: HashRule {
-            algorithm: hash.algorithm.or(HashAlgorithm::Rendezvous),
-            seed: hash.seed.or(HASH_SEED_DEFAULT),
-        },
-        connect_timeout: raw.connect_timeout.or(CONNECT_TIMEOUT.default),
-        tries: raw.tries.or(TRIES_DEFAULT),
-        source: raw
-            .source
-            .value
-            .into_iter()
-            .flat_map(|at| at.value)
-            .map(|at| at.value)
-            .collect(),
-        keepalive: keepalive(&raw.keepalive),
-        dead_peer_timeout: raw.dead_peer_timeout.or(DEAD_PEER_TIMEOUT.default),
-        backends: raw
-            .backends
-            .value
-            .into_iter()
-            .flat_map(|at| at.value)
-            .map(backend)
-            .collect(),
-    }
 }

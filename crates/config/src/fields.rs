@@ -2,13 +2,14 @@
 
 use crate::diagnostic::quote;
 use crate::keys::{self, Found, Key, Place};
-use crate::limits::VALUE_BYTES_MAX;
+use crate::limits::{self, VALUE_BYTES_MAX};
 use crate::problem::{Fault, Problems};
 use crate::raw::Field;
 use crate::source::{At, Span};
 use crate::tree::{Kind, Node};
-use crate::values::{variables, word};
+use crate::values::{duration, number, variables, word};
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// What decoding needs besides the tree.
 pub(crate) struct Decoder<'a> {
@@ -57,11 +58,8 @@ impl<'a> Decoder<'a> {
             _ => std::slice::from_ref(node),
         };
         if items.is_empty() {
-            self.problems.error(
-                node.span,
-                format!("{what} is an empty list"),
-                "write at least one address",
-            );
+            self.problems
+                .error(node.span, format!("{what} is an empty list"), "write at least one");
             return None;
         }
         if !self.fits(node, items.len(), max, what) {
@@ -81,6 +79,31 @@ impl<'a> Decoder<'a> {
                 .error(node.span, format!("{what} has {len} entries"), format!("at most {max}"));
         }
         len <= max
+    }
+
+    /// A map that `read` reads, or the word `off`, which is `None`. `example` is a map that would be right.
+    pub(crate) fn map_or_off<'n, T>(
+        &mut self,
+        node: &'n Node,
+        what: &str,
+        example: &str,
+        read: impl FnOnce(&'n Node, &mut Self) -> Option<At<T>>,
+    ) -> Option<At<Option<T>>> {
+        if let Kind::Scalar { .. } = node.kind {
+            return self.value(node, what, |text| match text {
+                "off" => Ok(None),
+                "false" | "no" | "none" => Err(Fault::new(format!("{} is not known", quote(text)), "write off")),
+                other => {
+                    let help = format!("write off, or a map such as {example}");
+                    Err(Fault::new(format!("{} is not a map", quote(other)), help))
+                }
+            });
+        }
+        let At { value, span } = read(node, self)?;
+        Some(At {
+            value: Some(value),
+            span,
+        })
     }
 
     /// The entries of `listeners` or `pools`, each read by `read`.
@@ -311,6 +334,33 @@ impl<'n, 'a> Fields<'_, 'n, 'a> {
         }
     }
 
+    /// Takes a key out and reads its single value.
+    pub(crate) fn value<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, Fault>) -> Field<T> {
+        let what = self.place.path(name);
+        self.read(name, |node, cx| cx.value(node, &what, parse))
+    }
+
+    /// Takes a key out and reads its value or list of values.
+    pub(crate) fn values<T>(
+        &mut self,
+        name: &'static str,
+        max: usize,
+        parse: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Field<Vec<At<T>>> {
+        let what = self.place.path(name);
+        self.read(name, |node, cx| cx.one_or_many(node, &what, max, parse))
+    }
+
+    /// Takes a key out that is a duration.
+    pub(crate) fn duration(&mut self, name: &'static str, limits: limits::Span) -> Field<Duration> {
+        self.value(name, |text| duration::parse(text, limits))
+    }
+
+    /// Takes a key out that is a number.
+    pub(crate) fn number<T: TryFrom<u64>>(&mut self, name: &'static str, limits: limits::Range) -> Field<T> {
+        self.value(name, |text| number::parse(text, limits).map(narrow))
+    }
+
     /// Reports that a key is missing from this map.
     pub(crate) fn missing(&mut self, name: &str, help: &str) {
         self.decoder
@@ -325,6 +375,15 @@ impl<'n, 'a> Fields<'_, 'n, 'a> {
             "{:?} is accepted but never read",
             self.found.first().map(|(key, ..)| key.name)
         );
+    }
+}
+
+/// A checked number in the type that the model keeps it in.
+pub(crate) fn narrow<T: TryFrom<u64>>(number: u64) -> T {
+    match T::try_from(number) {
+        Ok(narrowed) => narrowed,
+        // The ranges in `limits` are asserted at compile time to fit the types of the model.
+        Err(_) => unreachable!("a number was not checked against its range"),
     }
 }
 

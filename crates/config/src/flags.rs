@@ -3,12 +3,12 @@
 //! Every flag's text is a source of its own, so that problems point into what was typed.
 
 use crate::Checked;
-use crate::decode::{self, BALANCES, BALANCES_LATER};
+use crate::decode::{self, BALANCES};
 use crate::diagnostic::Diagnostics;
 use crate::problem::{Fault, Problems};
-use crate::raw::{Admin, Backend, Config, Field, Listener, Pool};
+use crate::raw::{Admin, Backend, Backends, Config, Field, Listener, Pool};
 use crate::source::{At, Origin, Sources, Span};
-use crate::values::{address, word};
+use crate::values::{address, name, word};
 use ringway_core::model::{Address, Protocol};
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ use std::collections::HashSet;
 pub struct Flags<'a> {
     /// `--tcp`, once for each listener: `0.0.0.0:5432=10.0.0.11:5432,10.0.0.12:5432`.
     pub tcp: &'a [String],
-    /// `--balance`, for all pools: `round_robin`, `least_connections`, `ip_hash`.
+    /// `--balance`, for all pools: the words of the key `balance`.
     pub balance: Option<&'a str>,
     /// `--admin`: an address, or `off`.
     pub admin: Option<&'a str>,
@@ -36,9 +36,7 @@ pub fn from_flags(flags: Flags<'_>) -> Result<Checked, Diagnostics> {
         problems: &mut problems,
     };
     config.workers = reader.flag("--workers", flags.workers, decode::workers);
-    let balance = reader.flag("--balance", flags.balance, |text| {
-        word::choose(text, &BALANCES, &BALANCES_LATER)
-    });
+    let balance = reader.flag("--balance", flags.balance, |text| word::choose(text, &BALANCES, &[]));
     config.admin = reader.admin(flags.admin);
     let mut names = HashSet::new();
     for text in flags.tcp {
@@ -157,10 +155,11 @@ impl<'a> Reader<'_, 'a> {
         };
         let bind = self.part("bind", left, left_span, address::parse_bind);
         let name = At {
-            value: name(bind.as_ref().map(|at| &at.value), names),
+            value: unique_name(bind.as_ref().map(|at| &at.value), names),
             span: left_span,
         };
         let mut backends = Vec::new();
+        let mut partial = false;
         let mut start = left.len() + 1;
         for item in right.split(',') {
             let span = Span {
@@ -169,12 +168,9 @@ impl<'a> Reader<'_, 'a> {
                 end: start + item.len(),
             };
             start += item.len() + 1;
-            let address = self.part("backend", item, span, address::parse_backend);
-            backends.extend(address.map(|address| Backend {
-                address,
-                label: item.to_owned(),
-                weight: Field::default(),
-            }));
+            let target = self.part("backend", item, span, name::parse_target);
+            partial |= target.is_none();
+            backends.extend(target.map(|target| Backend::new(target, item.to_owned())));
         }
         let mut listener = Listener::new(name.clone());
         listener.bind = Field {
@@ -195,7 +191,10 @@ impl<'a> Reader<'_, 'a> {
         let mut pool = Pool::new(name);
         // An empty list here means that every backend was reported, not that there is none.
         let value = (!backends.is_empty()).then_some(At {
-            value: backends,
+            value: Backends {
+                list: backends,
+                partial,
+            },
             span: whole,
         });
         pool.backends = Field {
@@ -207,7 +206,7 @@ impl<'a> Reader<'_, 'a> {
 }
 
 /// A name that tells the operator which flag it is, unique among the flags.
-fn name(bind: Option<&Address>, names: &mut HashSet<String>) -> String {
+fn unique_name(bind: Option<&Address>, names: &mut HashSet<String>) -> String {
     let stem = match bind {
         Some(Address::Inet(address)) => format!("tcp-{}", address.port()),
         Some(Address::Unix(_)) => "unix".to_owned(),

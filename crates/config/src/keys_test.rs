@@ -11,6 +11,8 @@ fn body(place: Place, indent: &str) -> String {
             "buffers" => Some(Place::Buffers),
             "hash" => Some(Place::Hash),
             "tcp_keepalive" => Some(Place::Keepalive),
+            "passive" => Some(Place::Passive),
+            "resolve" => Some(Place::Resolve),
             _ => None,
         };
         match (key.absent, inner) {
@@ -72,6 +74,7 @@ fn a_name_means_one_thing_in_its_place() {
         names.extend(
             ELSEWHERE
                 .iter()
+                .chain(ANSWERS)
                 .filter(|(at, ..)| *at == place)
                 .map(|(_, typed, _)| typed),
         );
@@ -80,6 +83,47 @@ fn a_name_means_one_thing_in_its_place() {
         names.dedup();
         assert_eq!(names.len(), count, "a name is there twice in {}", place.words());
     }
+}
+
+/// Maps that are off when absent have defaults too, which hold once the map is there.
+#[test]
+fn every_documented_default_inside_of_what_is_off_is_the_default() {
+    let check = |session_log: &str, queue: &str, health_check: &str| {
+        let text = format!(
+            "session_log: {session_log}\nlisteners: {{ a: {{ bind: 0.0.0.0:80, protocol: tcp, pool: a }} }}\npools:\n  a:\n    \
+             queue: {queue}\n    health_check: {health_check}\n    backends: [{{ address: 10.0.0.1:80, max_connections: 1 }}]\n"
+        );
+        let source = Source {
+            name: "t".to_owned(),
+            text: text.clone(),
+        };
+        let checked = parse(&[source], &|_| None).unwrap_or_else(|problems| panic!("{text}\n{problems}"));
+        checked.model
+    };
+    // The keys of one map that apply to `protocol`, each with its default.
+    let written = |place: Place, first: &str, left_out: &[&str]| {
+        let same = of(place).filter_map(|key| match key.absent {
+            Absent::Same(value) if !left_out.contains(&key.name) => Some(format!(", {}: {value}", key.name)),
+            _ => None,
+        });
+        format!("{{ {first}{} }}", same.collect::<String>())
+    };
+    let log = written(Place::SessionLog, "to: stderr", &[]);
+    let queue = written(Place::Queue, "max: 5", &[]);
+    let tls = written(Place::ProbeTls, "server_name: a", &[]);
+    let https = written(
+        Place::HealthCheck,
+        &format!("protocol: https, tls: {tls}"),
+        &["protocol"],
+    );
+    let tcp = written(Place::HealthCheck, "port: 80", &["method", "path", "status"]);
+    assert!(log.contains("format") && queue.contains("timeout") && tls.contains("verify") && https.contains("status"));
+    assert!(tcp.contains("protocol: tcp") && tcp.contains("passes"));
+    assert_eq!(
+        check(&log, &queue, &https),
+        check("stderr", "{ max: 5 }", "{ protocol: https, tls: { server_name: a } }")
+    );
+    assert_eq!(check("off", "off", &tcp), check("off", "off", "{ port: 80 }"), "{tcp}");
 }
 
 /// `A to B` of the reference, and the next value above B.
@@ -109,20 +153,31 @@ fn range(takes: &str) -> Option<(&str, &str, String)> {
 fn takes(key: &Key, value: &str) -> bool {
     let at = |place: Place| {
         if key.place == place {
-            format!("{}: {value}", key.name)
+            // The shortest time may only be long beside a longest one.
+            let beside = if key.name == "min_interval" {
+                ", max_interval: 1d"
+            } else {
+                ""
+            };
+            format!("{}: {value}{beside}", key.name)
         } else {
             String::new()
         }
     };
     let text = format!(
         "{}\nadmin: {{ {} }}\nbuffers: {{ {} }}\nlisteners: {{ a: {{ tcp_keepalive: {{ {} }}, {} }} }}\n\
-         pools: {{ a: {{ hash: {{ {} }}, backends: [ {{ address: 10.0.0.1:80, {} }} ], {} }} }}\n",
+         pools: {{ a: {{ hash: {{ {} }}, queue: {{ {} }}, health_check: {{ {} }}, passive: {{ {} }}, resolve: {{ {} }}, \
+         backends: [ {{ address: 10.0.0.1:80, {} }} ], {} }} }}\n",
         at(Place::Top),
         at(Place::Admin),
         at(Place::Buffers),
         at(Place::Keepalive),
         at(Place::Listener),
         at(Place::Hash),
+        at(Place::Queue),
+        at(Place::HealthCheck),
+        at(Place::Passive),
+        at(Place::Resolve),
         at(Place::Backend),
         at(Place::Pool),
     );
@@ -151,12 +206,37 @@ fn documented_ranges_are_the_ranges() {
         assert!(takes(key, high), "{} {high}", key.name);
         assert!(!takes(key, &above), "{} {above}", key.name);
     }
-    assert_eq!(ranges, 19, "every key that takes a range");
+    assert_eq!(ranges, 35, "every key that takes a range");
 }
 
 #[test]
 fn what_is_suggested_exists() {
     for (place, typed, right) in ELSEWHERE {
         assert!(of(*place).any(|key| key.name == *right), "{typed} -> {right}");
+    }
+}
+
+#[test]
+fn typing_errors_in_new_maps_are_understood() {
+    for (place, typed, meant) in [
+        (Place::Pool, "helth_check", "health_check"),
+        (Place::Pool, "slow_strat", "slow_start"),
+        (Place::Pool, "pasive", "passive"),
+        (Place::Pool, "max_lifetme", "max_lifetime"),
+        (Place::HealthCheck, "intervall", "interval"),
+        (Place::HealthCheck, "protocl", "protocol"),
+        (Place::ProbeTls, "servername", "server_name"),
+        (Place::Passive, "max_ejcted", "max_ejected"),
+        (Place::Queue, "timout", "timeout"),
+        (Place::Resolve, "min_intervall", "min_interval"),
+        (Place::Backend, "max_connectons", "max_connections"),
+        (Place::Backend, "bakup", "backup"),
+        (Place::SessionLog, "fromat", "format"),
+        (Place::Hash, "maxload", "max_load"),
+    ] {
+        match find(place, typed) {
+            Found::Unknown { meant: Some(found), .. } => assert_eq!(found, meant, "{typed}"),
+            _ => panic!("{typed} is not understood"),
+        }
     }
 }

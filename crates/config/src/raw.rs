@@ -3,8 +3,12 @@
 //! `decode` makes these from YAML, `flags` from the command line; `check` turns them into the model.
 
 use crate::source::{At, Span};
-use ringway_core::model::{Address, Balance, HashAlgorithm, Protocol, Workers};
+use ringway_core::model::{
+    Address, Balance, Failback, HashAlgorithm, LogFormat, LogTarget, OnBackendDown, Protocol, Target, Workers,
+};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A key that may be there.
@@ -50,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) buffers: Field<Buffers>,
     pub(crate) drain_timeout: Field<Duration>,
     pub(crate) drain_delay: Field<Duration>,
+    /// `None`: off.
+    pub(crate) session_log: Field<Option<SessionLog>>,
     pub(crate) listeners: Section<Listener>,
     pub(crate) pools: Section<Pool>,
     /// A file, or a whole section of one, could not be read, which was reported: what seems to be missing may be there.
@@ -88,6 +94,13 @@ pub(crate) enum Admin {
 pub(crate) struct Buffers {
     pub(crate) count: Field<u16>,
     pub(crate) size: Field<u32>,
+}
+
+/// Lines for finished sessions.
+#[derive(Debug, Default)]
+pub(crate) struct SessionLog {
+    pub(crate) to: Field<LogTarget>,
+    pub(crate) format: Field<LogFormat>,
 }
 
 /// Keepalive of one side.
@@ -144,7 +157,21 @@ pub(crate) struct Pool {
     pub(crate) source: Field<Vec<At<IpAddr>>>,
     pub(crate) keepalive: Field<Keepalive>,
     pub(crate) dead_peer_timeout: Field<Duration>,
-    pub(crate) backends: Field<Vec<Backend>>,
+    /// `None`: off.
+    pub(crate) queue: Field<Option<Queue>>,
+    /// `None`: off.
+    pub(crate) health_check: Field<Option<HealthCheck>>,
+    /// `None`: off.
+    pub(crate) passive: Field<Option<Passive>>,
+    /// `None`: off.
+    pub(crate) slow_start: Field<Option<Duration>>,
+    pub(crate) fail_open: Field<bool>,
+    pub(crate) on_backend_down: Field<OnBackendDown>,
+    pub(crate) failback: Field<Failback>,
+    /// `None`: off.
+    pub(crate) max_lifetime: Field<Option<Duration>>,
+    pub(crate) resolve: Field<Resolve>,
+    pub(crate) backends: Field<Backends>,
 }
 
 impl Pool {
@@ -159,8 +186,22 @@ impl Pool {
             source: Field::default(),
             keepalive: Field::default(),
             dead_peer_timeout: Field::default(),
+            queue: Field::default(),
+            health_check: Field::default(),
+            passive: Field::default(),
+            slow_start: Field::default(),
+            fail_open: Field::default(),
+            on_backend_down: Field::default(),
+            failback: Field::default(),
+            max_lifetime: Field::default(),
+            resolve: Field::default(),
             backends: Field::default(),
         }
+    }
+
+    /// The backends whose address could be read.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.value.iter().flat_map(|at| &at.value.list)
     }
 }
 
@@ -169,13 +210,113 @@ impl Pool {
 pub(crate) struct Hash {
     pub(crate) algorithm: Field<HashAlgorithm>,
     pub(crate) seed: Field<u64>,
+    /// Percent; `None`: off.
+    pub(crate) max_load: Field<Option<u16>>,
+}
+
+/// Connections that wait.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    pub(crate) max: Field<u32>,
+    pub(crate) timeout: Field<Duration>,
+}
+
+/// What a probe speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProbeProtocol {
+    Tcp,
+    Http,
+    Https,
+    Tls,
+    SendExpect,
+}
+
+impl ProbeProtocol {
+    /// The word in configurations.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Tls => "tls",
+            Self::SendExpect => "send_expect",
+        }
+    }
+}
+
+/// Active probes, of whatever protocol.
+#[derive(Debug, Default)]
+pub(crate) struct HealthCheck {
+    pub(crate) protocol: Field<ProbeProtocol>,
+    pub(crate) port: Field<u16>,
+    pub(crate) interval: Field<Duration>,
+    pub(crate) timeout: Field<Duration>,
+    pub(crate) fails: Field<u32>,
+    pub(crate) passes: Field<u32>,
+    pub(crate) method: Field<&'static str>,
+    pub(crate) path: Field<String>,
+    pub(crate) host: Field<String>,
+    pub(crate) status: Field<Vec<At<(u16, u16)>>>,
+    pub(crate) body: Field<String>,
+    pub(crate) send: Field<Vec<u8>>,
+    pub(crate) expect: Field<Vec<u8>>,
+    pub(crate) tls: Field<ProbeTls>,
+}
+
+/// The TLS of a probe.
+#[derive(Debug, Default)]
+pub(crate) struct ProbeTls {
+    pub(crate) server_name: Field<Arc<str>>,
+    pub(crate) verify: Field<bool>,
+    pub(crate) authorities: Field<PathBuf>,
+}
+
+/// Judgement by what connections meet.
+#[derive(Debug, Default)]
+pub(crate) struct Passive {
+    pub(crate) fails: Field<u32>,
+    pub(crate) eject: Field<Duration>,
+    /// Percent.
+    pub(crate) max_ejected: Field<u8>,
+}
+
+/// How names are looked up.
+#[derive(Debug, Default)]
+pub(crate) struct Resolve {
+    pub(crate) servers: Field<Vec<At<SocketAddr>>>,
+    pub(crate) min_interval: Field<Duration>,
+    pub(crate) max_interval: Field<Duration>,
+}
+
+/// `backends` of a pool.
+#[derive(Debug)]
+pub(crate) struct Backends {
+    /// Those whose address could be read, in the order of the file.
+    pub(crate) list: Vec<Backend>,
+    /// Others could not, which was reported: what seems to be missing may be there.
+    pub(crate) partial: bool,
 }
 
 /// One of `backends` whose address could be read.
 #[derive(Debug)]
 pub(crate) struct Backend {
-    pub(crate) address: At<Address>,
-    /// The address as written.
+    pub(crate) target: At<Target>,
+    /// The address or name as written.
     pub(crate) label: String,
     pub(crate) weight: Field<u16>,
+    pub(crate) max_connections: Field<u32>,
+    pub(crate) backup: Field<bool>,
+}
+
+impl Backend {
+    /// A backend with nothing but an address or a name.
+    pub(crate) fn new(target: At<Target>, label: String) -> Self {
+        Self {
+            target,
+            label,
+            weight: Field::default(),
+            max_connections: Field::default(),
+            backup: Field::default(),
+        }
+    }
 }

@@ -83,11 +83,23 @@ fn mutations_keep_every_promise() {
 }
 
 /// What configuration files are made of; whole words reach further than single bytes.
-const WORDS: [&str; 28] = [
+const WORDS: [&str; 40] = [
     "listeners:",
     "pools:",
     "bind:",
     "backends:",
+    "health_check:",
+    "protocol: http",
+    "send_expect",
+    "status: 200-399",
+    "tls: true",
+    "resolve:",
+    "max_load: 1.25",
+    "backup: true",
+    "srv:",
+    "a.example.:80",
+    "\\x",
+    "off",
     "[",
     "]",
     "{",

@@ -1,6 +1,8 @@
-//! docs/configuration.md says what is true: its reference is the table of keys, its samples are valid.
+//! docs/configuration.md says what is true: its reference is the table of keys, its samples are valid, and so are
+//! docs/examples.
 
 use ringway_config::{Checked, Source, parse, reference};
+use ringway_core::model::Probe;
 use std::fs;
 use std::path::PathBuf;
 
@@ -48,7 +50,7 @@ fn the_reference_is_the_table_of_keys() {
 fn every_sample_is_valid_without_warnings() {
     let text = fs::read_to_string(page()).expect("docs/configuration.md");
     let samples = samples(&text);
-    assert_eq!(samples.len(), 2);
+    assert_eq!(samples.len(), 5);
     for sample in samples {
         assert_eq!(check(sample).warnings.to_string(), "");
     }
@@ -59,17 +61,35 @@ fn what_the_complete_sample_shows_as_default_is_the_default() {
     let text = fs::read_to_string(page()).expect("docs/configuration.md");
     let shown = check(samples(&text)[1]).model;
     let bare = check(
-        "listeners:
+        r#"session_log: stderr
+listeners:
   postgres: { bind: 0.0.0.0:5432, protocol: tcp, pool: postgres, backlog: 4096, max_connections: 20000 }
   redis: { bind: [10.0.0.1:6379, '[2001:db8::1]:6379', unix:/run/ringway/redis.sock], protocol: tcp, pool: redis }
+  web: { bind: 0.0.0.0:443, protocol: tcp, pool: web }
 pools:
   postgres:
     source: [10.0.0.2, 10.0.0.3]
-    backends: [10.0.0.11:5432, { address: 10.0.0.12:5432, weight: 2 }, 10.0.0.13:5432]
+    queue: { max: 1000 }
+    health_check: { port: 5432 }
+    backends:
+      - 10.0.0.11:5432
+      - { address: 10.0.0.12:5432, weight: 2 }
+      - { address: 10.0.0.13:5432, max_connections: 200 }
+      - { address: 10.0.0.14:5432, backup: true }
   redis:
     balance: ip_hash
+    health_check: { protocol: send_expect, send: "PING\r\n", expect: "+PONG" }
     backends: [10.0.1.11:6379, 10.0.1.12:6379, unix:/run/redis/redis.sock]
-",
+  web:
+    resolve: { servers: [10.0.0.53, "2001:db8::53"] }
+    health_check:
+      protocol: https
+      path: /health
+      host: www.example.com
+      body: '"ready"'
+      tls: { server_name: www.example.com, verify: true, ca: /etc/ssl/example.pem }
+    backends: [web.example.com:443, "srv:_https._tcp.example.com"]
+"#,
     );
     assert_eq!(shown, bare.model);
 }
@@ -89,4 +109,48 @@ fn the_complete_sample_has_every_key() {
             "{key} is not in the complete sample"
         );
     }
+}
+
+#[test]
+fn every_example_is_valid_without_warnings() {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&directory).expect("docs/examples") {
+        let path = entry.expect("entry").path();
+        let text = fs::read_to_string(&path).expect("an example");
+        assert_eq!(check(&text).warnings.to_string(), "", "{}", path.display());
+        assert!(text.starts_with("# "), "{} begins with what it is for", path.display());
+        names.push(path.file_name().expect("a name").to_string_lossy().into_owned());
+    }
+    for name in ["postgresql", "redis", "mysql", "http"] {
+        assert!(
+            names.contains(&format!("ringway-{name}.yaml")),
+            "{name} is not among {names:?}"
+        );
+    }
+}
+
+/// The probes of the examples are what they are described as.
+#[test]
+fn the_examples_ask_what_they_say() {
+    let probe = |name: &str, pool: usize| {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../docs/examples/ringway-{name}.yaml"));
+        let model = check(&fs::read_to_string(path).expect("an example")).model;
+        let health_check = model.pools[pool].health.check.clone().expect("a health check");
+        (health_check.probe, health_check.port)
+    };
+    assert_eq!(probe("postgresql", 1), (Probe::Tcp, None));
+    let (Probe::Http(primary), Some(8_008)) = probe("postgresql", 0) else {
+        panic!("Patroni is asked on port 8008")
+    };
+    assert_eq!(&*primary.path, "/primary");
+    let (Probe::Exchange(redis), None) = probe("redis", 0) else {
+        panic!("Redis is asked with bytes")
+    };
+    assert_eq!(
+        (&*redis.send, &*redis.expect),
+        (b"PING\r\n".as_slice(), b"+PONG".as_slice())
+    );
+    assert_eq!(probe("mysql", 0), (Probe::Tcp, None));
+    assert!(matches!(probe("http", 0), (Probe::Http(http), None) if &*http.path == "/health"));
 }

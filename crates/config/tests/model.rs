@@ -21,6 +21,20 @@ fn inet(text: &str) -> Address {
     Address::Inet(text.parse().expect("an address in the test"))
 }
 
+fn at(text: &str) -> Target {
+    Target::Address(inet(text))
+}
+
+fn backend(target: Target, label: &str) -> Backend {
+    Backend {
+        target,
+        label: label.into(),
+        weight: 1,
+        max_connections: None,
+        backup: false,
+    }
+}
+
 const MINIMAL: &str = "
 listeners:
   web: { bind: 0.0.0.0:80, protocol: tcp, pool: web }
@@ -45,6 +59,7 @@ fn a_minimal_file_has_the_documented_defaults() {
         },
         drain_timeout: secs(30),
         drain_delay: secs(0),
+        session_log: None,
         listeners: vec![Listener {
             name: "web".into(),
             bind: vec![inet("0.0.0.0:80")],
@@ -64,16 +79,40 @@ fn a_minimal_file_has_the_documented_defaults() {
             hash: HashRule {
                 algorithm: HashAlgorithm::Rendezvous,
                 seed: 0,
+                max_load: None,
             },
             connect_timeout: secs(5),
             tries: 3,
             source: vec![],
             keepalive,
             dead_peer_timeout: secs(60),
+            queue: None,
+            health: Health {
+                check: None,
+                passive: Some(Passive {
+                    fails: 1,
+                    eject: secs(1),
+                    max_ejected: 50,
+                }),
+                slow_start: None,
+                fail_open: false,
+            },
+            sessions: Sessions {
+                on_backend_down: OnBackendDown::Keep,
+                failback: Failback::Auto,
+                max_lifetime: None,
+            },
+            resolve: Resolve {
+                servers: vec![],
+                interval_min: secs(1),
+                interval_max: secs(60),
+            },
             backends: vec![Backend {
-                address: inet("10.0.0.1:80"),
+                target: at("10.0.0.1:80"),
                 label: "10.0.0.1:80".into(),
                 weight: 1,
+                max_connections: None,
+                backup: false,
             }],
         }],
     };
@@ -83,7 +122,7 @@ fn a_minimal_file_has_the_documented_defaults() {
 }
 
 #[test]
-fn every_key_arrives_in_the_model() {
+fn every_key_of_the_file_and_of_a_listener_arrives_in_the_model() {
     let model = check(
         "
 workers: 2
@@ -92,6 +131,7 @@ admin: { bind: '[::1]:9901' }
 buffers: { count: 16, size: 4KiB }
 drain_timeout: 1m30s
 drain_delay: 250ms
+session_log: { to: /var/log/ringway.log, format: text }
 listeners:
   first:
     bind: [':${PORT}', '[::]:5432', 'unix:/run/x.sock']
@@ -105,23 +145,16 @@ listeners:
     dead_peer_timeout: 90s
     max_connections: 1000
 pools:
-  first:
-    backends: 10.0.0.1:80
-  second:
-    balance: source
-    hash: { algorithm: maglev, seed: 18446744073709551615 }
-    connect_timeout: 750ms
-    tries: 16
-    source: [10.0.0.5, 2001:db8::5]
-    tcp_keepalive: { count: 4 }
-    dead_peer_timeout: 1h
-    backends:
-      - { weight: 1000, address: '10.0.0.2:${PORT}' }
-      - unix:/run/y.sock
-      - '[2001:DB8::0:2]:80'
+  first: { backends: 10.0.0.1:80 }
+  second: { backends: 10.0.0.1:80 }
 ",
     );
+    let log = SessionLog {
+        to: LogTarget::File("/var/log/ringway.log".into()),
+        format: LogFormat::Text,
+    };
     let model = model.model;
+    assert_eq!(model.session_log, Some(log));
     assert_eq!(
         (model.workers, model.pin, model.admin),
         (
@@ -157,17 +190,45 @@ pools:
         max_connections: Some(1_000),
     };
     assert_eq!(model.listeners, [expected]);
-    let backend = |address: Address, label: &str, weight| Backend {
-        address,
-        label: label.into(),
-        weight,
-    };
+}
+
+#[test]
+fn every_key_of_a_pool_arrives_in_the_model() {
+    let model = check(
+        "
+listeners: { web: { bind: 0.0.0.0:80, protocol: tcp, pool: second } }
+pools:
+  second:
+    balance: source
+    hash: { algorithm: maglev, seed: 18446744073709551615, max_load: 1.25 }
+    connect_timeout: 750ms
+    tries: 16
+    source: [10.0.0.5, 2001:db8::5]
+    tcp_keepalive: { count: 4 }
+    dead_peer_timeout: 1h
+    queue: { max: 7, timeout: 10ms }
+    health_check: { protocol: tls, port: 8443, interval: 200ms, timeout: 1m, fails: 100, passes: 1 }
+    passive: { fails: 5, eject: 10m, max_ejected: 0% }
+    fail_open: true
+    on_backend_down: close
+    failback: manual
+    max_lifetime: 30m
+    resolve: { servers: [10.0.0.53, '[2001:db8::53]:5353'], min_interval: 2s, max_interval: 1d }
+    backends:
+      - { weight: 1000, address: '10.0.0.2:${PORT}' }
+      - DB.Example.com.:${PORT}
+      - { address: 'srv:_pg._tcp.Example.com', max_connections: 1000000 }
+      - { backup: true, address: '[2001:DB8::0:2]:80' }
+",
+    )
+    .model;
     let expected = Pool {
         name: "second".into(),
         balance: Balance::IpHash,
         hash: HashRule {
             algorithm: HashAlgorithm::Maglev,
             seed: u64::MAX,
+            max_load: Some(125),
         },
         connect_timeout: Duration::from_millis(750),
         tries: 16,
@@ -178,13 +239,69 @@ pools:
             count: 4,
         },
         dead_peer_timeout: secs(3_600),
+        queue: Some(Queue {
+            max: 7,
+            timeout: Duration::from_millis(10),
+        }),
+        health: Health {
+            check: Some(HealthCheck {
+                probe: Probe::Tls(ProbeTls::default()),
+                port: Some(8_443),
+                interval: Duration::from_millis(200),
+                timeout: secs(60),
+                fails: 100,
+                passes: 1,
+            }),
+            passive: Some(Passive {
+                fails: 5,
+                eject: secs(600),
+                max_ejected: 0,
+            }),
+            slow_start: None,
+            fail_open: true,
+        },
+        sessions: Sessions {
+            on_backend_down: OnBackendDown::Close,
+            failback: Failback::Manual,
+            max_lifetime: Some(secs(1_800)),
+        },
+        resolve: Resolve {
+            servers: vec![
+                "10.0.0.53:53".parse().expect("IPv4"),
+                "[2001:db8::53]:5353".parse().expect("IPv6"),
+            ],
+            interval_min: secs(2),
+            interval_max: secs(86_400),
+        },
         backends: vec![
-            backend(inet("10.0.0.2:5432"), "10.0.0.2:5432", 1_000),
-            backend(Address::Unix("/run/y.sock".into()), "unix:/run/y.sock", 1),
-            backend(inet("[2001:db8::2]:80"), "[2001:DB8::0:2]:80", 1),
+            Backend {
+                weight: 1_000,
+                ..backend(at("10.0.0.2:5432"), "10.0.0.2:5432")
+            },
+            backend(
+                Target::Name(Name {
+                    host: "db.example.com".into(),
+                    records: Records::Addresses(5_432),
+                }),
+                "DB.Example.com.:5432",
+            ),
+            Backend {
+                max_connections: Some(1_000_000),
+                ..backend(
+                    Target::Name(Name {
+                        host: "_pg._tcp.example.com".into(),
+                        records: Records::Services,
+                    }),
+                    "srv:_pg._tcp.Example.com",
+                )
+            },
+            Backend {
+                backup: true,
+                ..backend(at("[2001:db8::2]:80"), "[2001:DB8::0:2]:80")
+            },
         ],
     };
-    assert_eq!(model.pools[1], expected, "the label is the address as written");
+    assert_eq!(model.pools[0], expected, "the label is the address as written");
 }
 
 #[test]
@@ -192,6 +309,13 @@ fn admin_off_and_aliases_of_algorithms() {
     assert_eq!(check(&format!("admin: off\n{MINIMAL}")).model.admin, None);
     for (word, balance) in [
         ("round_robin", Balance::RoundRobin),
+        ("weighted_round_robin", Balance::RoundRobin),
+        ("least_response_time", Balance::LeastResponseTime),
+        ("least_time", Balance::LeastResponseTime),
+        ("ewma", Balance::LeastResponseTime),
+        ("least_bandwidth", Balance::LeastBandwidth),
+        ("random", Balance::Random),
+        ("random_two_choices", Balance::Random),
         ("least_connections", Balance::LeastConnections),
         ("leastconn", Balance::LeastConnections),
         ("least_conn", Balance::LeastConnections),
@@ -201,6 +325,23 @@ fn admin_off_and_aliases_of_algorithms() {
         let text = MINIMAL.replace("{ backends", &format!("{{ balance: {word}, backends"));
         assert_eq!(check(&text).model.pools[0].balance, balance, "{word}");
     }
+}
+
+#[test]
+fn a_session_log_may_be_a_word_or_a_path() {
+    let log = |text: &str| check(&format!("session_log: {text}\n{MINIMAL}")).model.session_log;
+    let expected = |to, format| Some(SessionLog { to, format });
+    assert_eq!(log("off"), None);
+    assert_eq!(log("stderr"), expected(LogTarget::Stderr, LogFormat::Json));
+    assert_eq!(
+        log("/var/log/s.json"),
+        expected(LogTarget::File("/var/log/s.json".into()), LogFormat::Json)
+    );
+    assert_eq!(log("{ to: stderr }"), expected(LogTarget::Stderr, LogFormat::Json));
+    assert_eq!(
+        log("{ to: ./s.log, format: text }"),
+        expected(LogTarget::File("./s.log".into()), LogFormat::Text)
+    );
 }
 
 #[test]
@@ -254,12 +395,12 @@ fn no_text_at_all_is_a_problem_with_a_place() {
 #[test]
 fn flags_make_the_same_model_as_a_file() {
     let tcp = [
-        "0.0.0.0:5432=10.0.0.11:5432,10.0.0.12:5432".to_owned(),
+        "0.0.0.0:5432=10.0.0.11:5432,DB.example.com:5432,srv:_pg._tcp.db".to_owned(),
         "unix:/run/x.sock=unix:/run/y.sock".to_owned(),
     ];
     let flags = Flags {
         tcp: &tcp,
-        balance: Some("least_connections"),
+        balance: Some("least_conn"),
         admin: Some("off"),
         workers: Some("2"),
     };
@@ -271,7 +412,7 @@ listeners:
   tcp-5432: { bind: 0.0.0.0:5432, protocol: tcp, pool: tcp-5432 }
   unix-1: { bind: unix:/run/x.sock, protocol: tcp, pool: unix-1 }
 pools:
-  tcp-5432: { balance: least_connections, backends: [10.0.0.11:5432, 10.0.0.12:5432] }
+  tcp-5432: { balance: least_connections, backends: [10.0.0.11:5432, DB.example.com:5432, 'srv:_pg._tcp.db'] }
   unix-1: { balance: least_connections, backends: unix:/run/y.sock }
 ",
     );
@@ -319,7 +460,7 @@ fn problems_in_flags_point_into_what_was_typed() {
 --admin:1:1: --admin "localhost" is not an address
    |
    | localhost
-   | ^^^^^^^^^ names are not resolved in this version; write 127.0.0.1:5432
+   | ^^^^^^^^^ names are not looked up here; write 127.0.0.1:5432
 --tcp:1:14: backend "10.0.0.300:5432" is not an address
    |
    | 0.0.0.0:5432=10.0.0.300:5432,10.0.0.12

@@ -1,22 +1,24 @@
-//! The admin port: metrics and health over HTTP, reading only.
+//! The admin port: metrics, status and health over HTTP, reading only.
 //!
 //! Bounded so that nobody can hurt the process from here: one request per connection, a total time per connection that
 //! no byte extends, few connections at once (the oldest makes room), small heads. Answers although the data plane used
 //! every descriptor: besides the reserve that `ringway_core::limits` keeps out of the data plane's reach it holds
 //! `Spares`. Never changes anything. Called by `supervisor`.
 
-use crate::metrics::{self, Observed};
-use crate::readiness::{Phase, Readiness};
-use axum::Router;
+use crate::metrics;
+use crate::readiness::Phase;
+use crate::status::{self, Live};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::errno::Errno;
 use ringway_core::limits::RESERVE_ADMIN;
+use serde_json::json;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -63,9 +65,9 @@ impl Admin {
     }
 
     /// Answers until dropped; must be called inside a tokio runtime with timers and sockets.
-    pub async fn serve(self, observed: Arc<Observed>, readiness: Readiness) -> io::Result<()> {
+    pub async fn serve(self, live: Arc<Live>) -> io::Result<()> {
         let listener = TcpListener::from_std(self.0)?;
-        let service = TowerToHyperService::new(routes(observed, readiness));
+        let service = TowerToHyperService::new(routes(live));
         let spares = Spares::default();
         spares.refill();
         let mut open: VecDeque<JoinHandle<()>> = VecDeque::new();
@@ -145,38 +147,56 @@ impl Drop for RefillOnDrop {
     }
 }
 
-#[derive(Clone)]
-struct Sources {
-    observed: Arc<Observed>,
-    readiness: Readiness,
-}
-
-fn routes(observed: Arc<Observed>, readiness: Readiness) -> Router {
+fn routes(live: Arc<Live>) -> Router {
     Router::new()
         .route("/metrics", get(metrics_page))
-        .route("/health", get(ready))
+        .route(status::PATH, get(status_document))
+        .route("/health", get(health))
         .route("/health/ready", get(ready))
-        .route("/health/live", get(|| async { "alive\n" }))
+        .route("/health/live", get(|| async { Json(json!({ "status": "alive" })) }))
         .fallback(|| async { (StatusCode::NOT_FOUND, NOT_FOUND) })
         .method_not_allowed_fallback(|| async { (StatusCode::METHOD_NOT_ALLOWED, METHOD_NOT_ALLOWED) })
-        .with_state(Sources { observed, readiness })
+        .with_state(live)
 }
 
-const NOT_FOUND: &str = "nothing here; there are /metrics, /health, /health/live and /health/ready\n";
+const NOT_FOUND: &str = "nothing here; there are /metrics, /api/v1/status, /health, /health/live and /health/ready\n";
 const METHOD_NOT_ALLOWED: &str = "this port only reads: use GET or HEAD\n";
 
-async fn metrics_page(State(sources): State<Sources>) -> impl IntoResponse {
+async fn metrics_page(State(live): State<Arc<Live>>) -> impl IntoResponse {
     (
         [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],
-        metrics::page(&sources.observed),
+        metrics::page(&live.observed),
     )
 }
 
-async fn ready(State(sources): State<Sources>) -> (StatusCode, &'static str) {
-    match sources.readiness.phase() {
-        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-        Phase::Ready => (StatusCode::OK, "ready\n"),
-        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+async fn status_document(State(live): State<Arc<Live>>) -> impl IntoResponse {
+    Json(live.document())
+}
+
+/// Whether new clients may be sent here: what Kubernetes calls ready. Says nothing of backends: with all of them down,
+/// another balancer of the same kind would help no client.
+async fn ready(State(live): State<Arc<Live>>) -> impl IntoResponse {
+    let (code, phase) = phase(&live);
+    (code, Json(json!({ "status": phase })))
+}
+
+/// The same with each pool's backends, for people and for those who want to alarm on it.
+async fn health(State(live): State<Arc<Live>>) -> impl IntoResponse {
+    let (code, phase) = phase(&live);
+    let mut pools = serde_json::Map::new();
+    let boards = live.observed.board.pools();
+    for (pool, board) in live.observed.snapshot.model.pools.iter().zip(boards.iter()) {
+        let usable = json!({ "usable": board.usable, "backends": board.backends.len() });
+        pools.insert(pool.name.to_string(), usable);
+    }
+    (code, Json(json!({ "status": phase, "pools": pools })))
+}
+
+fn phase(live: &Live) -> (StatusCode, &'static str) {
+    match live.readiness.phase() {
+        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
+        Phase::Ready => (StatusCode::OK, "ready"),
+        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
     }
 }
 

@@ -90,6 +90,7 @@ async fn drain(
     signal: &str,
 ) -> Ended {
     readiness.enter(Phase::Draining);
+    crate::notify::stopping();
     let relays = fleet.relays();
     tracing::info!(signal, relays, delay = ?times.delay, timeout = ?times.timeout, "stopping: not ready any more");
     if stop_comes(signals, Instant::now() + times.delay).await {

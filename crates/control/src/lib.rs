@@ -5,10 +5,17 @@
 
 pub mod admin;
 pub mod cores;
+pub mod demo;
 pub mod drain;
+pub mod health;
 pub mod logs;
 pub mod metrics;
+pub mod notify;
+pub mod probe;
 pub mod readiness;
+pub mod resolve;
+pub mod session_log;
+pub mod status;
 pub mod supervisor;
 
 pub use ringway_core::model;

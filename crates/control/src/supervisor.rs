@@ -3,11 +3,15 @@
 //! Owns the main thread and the workers' handles. Never touches a connection. Called by the binary with a checked model.
 
 use crate::admin::Admin;
-use crate::cores::{Machine, place};
+use crate::cores::{Machine, Placement, place};
 use crate::drain::{DrainTimes, Ended, Fleet, Signal, serve_until_ended};
-use crate::logs::Logs;
+use crate::health::{Board, EVENTS_MAX, Ear, Event, Keeper, Means};
+use crate::logs::{FLUSH_TIMEOUT, Logs};
 use crate::metrics::Observed;
+use crate::notify;
 use crate::readiness::{Phase, Readiness};
+use crate::session_log::{Names, SessionLog};
+use crate::status::Live;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringway_core::backend::Registry;
 use ringway_core::gate::Gates;
@@ -19,8 +23,8 @@ use ringway_proxy::worker::{Worker, WorkerConfig, WorkerSockets, bind_all};
 use ringway_runtime::Capabilities;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -31,16 +35,19 @@ pub enum RunError {
     Limits(LimitError),
     /// Ports that cannot be bound, one sentence each, at least one.
     Bind(Vec<String>),
-    /// io_uring cannot be used here, or a worker could not start.
+    /// io_uring cannot be used here, or a worker, a probe, a look-up or the session log could not start.
     Start(String),
     /// The main thread cannot get what it needs from the kernel.
     Control(io::Error),
     /// This worker's thread ended while it served.
     WorkerDied(usize),
+    /// The task that keeps watch over the backends ended while it served.
+    KeeperDied,
 }
 
-/// Serves until asked to stop, then drains. Blocks the calling thread; call it once per process.
-pub fn run(model: Model, logs: &Logs) -> Result<(), RunError> {
+/// Serves until asked to stop, then drains. Blocks the calling thread; call it once per process. `sources` is where the
+/// model is from, for the status.
+pub fn run(model: Model, sources: Vec<String>, logs: &Logs) -> Result<(), RunError> {
     let capabilities = Capabilities::probe().map_err(|unavailable| RunError::Start(unavailable.to_string()))?;
     let placement = place(model.workers, model.pin, &Machine::read());
     let workers = placement.pinned_to.len();
@@ -48,44 +55,96 @@ pub fn run(model: Model, logs: &Logs) -> Result<(), RunError> {
     let ports = bind(&model, workers)?;
     let own_caps = model.listeners.iter().map(|listener| listener.max_connections);
     let gates = Arc::new(Gates::new(limits.connections_max, own_caps));
-    let observed = Arc::new(observe(model, workers, logs));
+    let registry = Arc::new(Registry::default());
+    let session_log = start_session_log(&model, logs)?;
+    let (events, heard) = mpsc::channel(EVENTS_MAX);
+    let ear = Arc::new(Ear::new(events.clone(), session_log.clone()));
+    let observed = Arc::new(observe(model, workers, logs, &registry, &ear, limits));
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(RunError::Control)?;
-    runtime.block_on(async {
-        let mut signals = listen_for_signals().map_err(RunError::Control)?;
-        let readiness = Readiness::default();
-        let common = Common {
-            gates,
-            capabilities,
-            observed: observed.clone(),
-        };
-        let fleet = start_workers(ports.sockets, &placement.pinned_to, common)?;
-        if let Some(admin) = ports.admin {
-            tracing::info!(address = %admin.address().map_err(RunError::Control)?, "admin port answers");
-            tokio::spawn(admin.serve(observed.clone(), readiness.clone()));
-        }
-        readiness.enter(Phase::Ready);
-        let model = &observed.snapshot.model;
-        announce(model, &ports.bound, &placement.reason, workers, limits);
-        if !capabilities.bundles {
-            tracing::warn!(
-                "this kernel fills one buffer per receive (several since 6.10): bulk transfers cost more CPU"
-            );
-        }
-        let times = DrainTimes {
-            delay: model.drain_delay,
-            timeout: model.drain_timeout,
-        };
-        let ended = serve_until_ended(&fleet, &mut signals, &readiness, times).await;
-        remove_socket_files(&ports.bound);
-        match ended {
-            Ended::Asked => Ok(()),
-            Ended::WorkerDied(worker) => Err(RunError::WorkerDied(worker)),
-        }
-    })
+    let common = Common {
+        gates,
+        capabilities,
+        observed,
+        ear,
+        epoch: Instant::now(),
+        started: SystemTime::now(),
+        registry,
+        events,
+        sources,
+    };
+    let outcome = runtime.block_on(serve(common, heard, ports, &placement, limits));
+    if let Some(log) = &session_log {
+        log.flush(FLUSH_TIMEOUT);
+    }
+    outcome
+}
+
+/// Everything is bound: starts what serves, and serves.
+async fn serve(
+    common: Common,
+    heard: mpsc::Receiver<Event>,
+    ports: Ports,
+    placement: &Placement,
+    limits: ProcessLimits,
+) -> Result<(), RunError> {
+    let (sender, mut signals) = listen_for_signals().map_err(RunError::Control)?;
+    let readiness = Readiness::default();
+    let observed = common.observed.clone();
+    let bundles = common.capabilities.bundles;
+    let fleet = Arc::new(start_workers(ports.sockets, &placement.pinned_to, &common)?);
+    let keeper = keep_health(&fleet, &common, heard)?;
+    let keeper_died = tokio::spawn(watch(keeper.run(), sender, readiness.clone()));
+    let live = Arc::new(Live {
+        observed: observed.clone(),
+        readiness: readiness.clone(),
+        epoch: common.epoch,
+        started: common.started,
+        config: common.sources.clone(),
+        bound: ports.bound.clone(),
+        rates: Mutex::default(),
+    });
+    tokio::spawn(sample(live.clone()));
+    if let Some(admin) = ports.admin {
+        tracing::info!(address = %admin.address().map_err(RunError::Control)?, "admin port answers");
+        tokio::spawn(admin.serve(live));
+    }
+    readiness.enter(Phase::Ready);
+    notify::ready();
+    let model = &observed.snapshot.model;
+    let workers = placement.pinned_to.len();
+    announce(model, &ports.bound, &placement.reason, workers, limits);
+    if !bundles {
+        tracing::warn!("this kernel fills one buffer per receive (several since 6.10): bulk transfers cost more CPU");
+    }
+    let times = DrainTimes {
+        delay: model.drain_delay,
+        timeout: model.drain_timeout,
+    };
+    let ended = serve_until_ended(&*fleet, &mut signals, &readiness, times).await;
+    remove_socket_files(&ports.bound);
+    match ended {
+        Ended::Asked if keeper_died.is_finished() => Err(RunError::KeeperDied),
+        Ended::Asked => Ok(()),
+        Ended::WorkerDied(worker) => Err(RunError::WorkerDied(worker)),
+    }
+}
+
+/// Starts probes and look-ups, and prepares the task that hears workers.
+fn keep_health(fleet: &Arc<Running>, common: &Common, heard: mpsc::Receiver<Event>) -> Result<Keeper, RunError> {
+    let woken = fleet.clone();
+    let means = Means {
+        snapshot: common.observed.snapshot.clone(),
+        registry: common.registry.clone(),
+        workers: common.observed.workers.len(),
+        epoch: common.epoch,
+        board: common.observed.board.clone(),
+        wake_workers: Box::new(move || woken.wake_all()),
+    };
+    Keeper::start(means, &common.events, heard).map_err(|sentence| fleet.undo(sentence))
 }
 
 /// The files of UNIX listeners that nobody listens on any more.
@@ -134,13 +193,50 @@ fn bind(model: &Model, workers: usize) -> Result<Ports, RunError> {
     }
 }
 
-fn observe(model: Model, workers: usize, logs: &Logs) -> Observed {
+fn start_session_log(model: &Model, logs: &Logs) -> Result<Option<SessionLog>, RunError> {
+    let settings = model.session_log.as_ref();
+    let log = settings.map(|settings| SessionLog::start(settings, Names::from(model), logs));
+    log.transpose().map_err(RunError::Start)
+}
+
+fn observe(
+    model: Model,
+    workers: usize,
+    logs: &Logs,
+    registry: &Registry,
+    ear: &Arc<Ear>,
+    limits: ProcessLimits,
+) -> Observed {
+    let listeners = model.listeners.len();
+    let snapshot = Arc::new(Snapshot::new(model, registry, workers));
     Observed {
-        workers: (0..workers)
-            .map(|_| Arc::new(WorkerStats::new(model.listeners.len())))
-            .collect(),
-        snapshot: Arc::new(Snapshot::new(model, &Registry::default(), workers)),
+        workers: (0..workers).map(|_| Arc::new(WorkerStats::new(listeners))).collect(),
+        board: Arc::new(Board::new(&snapshot)),
+        snapshot,
         log_lines_dropped: logs.dropped().clone(),
+        ear: Some(ear.clone()),
+        connections_max: limits.connections_max,
+    }
+}
+
+/// Waits for the end of the keeper, which is a panic: as long as workers run it has something to hear. Without it they
+/// go on with what they know, so open sessions may finish; but new ones would go to backends that nobody watches any
+/// more, and whoever started the process must start it again.
+async fn watch(keeper: impl Future<Output = ()> + Send + 'static, signals: mpsc::Sender<Signal>, readiness: Readiness) {
+    // The panic hook has said where.
+    let _ = tokio::spawn(keeper).await;
+    tracing::error!("nobody watches over the backends any more, a bug of ours: the process drains and ends");
+    // A second one would cut a drain short that is under way.
+    if readiness.phase() != Phase::Draining {
+        let _ = signals.send(Signal::Stop("the end of the keeper of backends")).await;
+    }
+}
+
+/// Keeps counters of the last seconds, for rates.
+async fn sample(live: Arc<Live>) {
+    loop {
+        live.sample();
+        tokio::time::sleep(SAMPLE_INTERVAL).await;
     }
 }
 
@@ -149,31 +245,37 @@ struct Common {
     gates: Arc<Gates>,
     capabilities: Capabilities,
     observed: Arc<Observed>,
+    ear: Arc<Ear>,
+    /// When the shared clock showed 0, and the same moment on the wall.
+    epoch: Instant,
+    started: SystemTime,
+    registry: Arc<Registry>,
+    events: mpsc::Sender<Event>,
+    sources: Vec<String>,
 }
 
 /// Starts one worker after the other. If one cannot start, those before it are stopped.
 fn start_workers(
     sockets: Vec<WorkerSockets>,
     pinned_to: &[Option<usize>],
-    common: Common,
+    common: &Common,
 ) -> Result<Running, RunError> {
     let mut workers = Vec::with_capacity(sockets.len());
     for (index, (sockets, &cpu)) in sockets.into_iter().zip(pinned_to).enumerate() {
-        match Worker::start(worker_config(index, cpu, sockets, &common)) {
+        match Worker::start(worker_config(index, cpu, sockets, common)) {
             Ok(worker) => workers.push(worker),
             Err(error) => {
-                for worker in &workers {
-                    worker.stop_accepting();
-                    worker.reset_relays();
-                    worker.wait_ended(START_UNDONE_MAX);
-                }
-                return Err(RunError::Start(error.0));
+                let started = Running {
+                    workers,
+                    observed: common.observed.clone(),
+                };
+                return Err(started.undo(error.0));
             }
         }
     }
     Ok(Running {
         workers,
-        observed: common.observed,
+        observed: common.observed.clone(),
     })
 }
 
@@ -186,6 +288,8 @@ fn worker_config(index: usize, cpu: Option<usize>, sockets: WorkerSockets, commo
         sockets,
         gates: common.gates.clone(),
         capabilities: common.capabilities,
+        observer: common.ear.clone(),
+        epoch: common.epoch,
     }
 }
 
@@ -200,7 +304,8 @@ fn announce(model: &Model, bound: &[Vec<Address>], placed: &str, workers: usize,
     tracing::info!("ready with {workers} {plural} ({placed}); {limits}");
 }
 
-fn listen_for_signals() -> io::Result<mpsc::Receiver<Signal>> {
+/// Also returns the sender, for whoever else may ask for a stop.
+fn listen_for_signals() -> io::Result<(mpsc::Sender<Signal>, mpsc::Receiver<Signal>)> {
     let (sender, receiver) = mpsc::channel(SIGNALS_MAX);
     let meanings = [
         (SignalKind::terminate(), Signal::Stop("SIGTERM")),
@@ -212,13 +317,29 @@ fn listen_for_signals() -> io::Result<mpsc::Receiver<Signal>> {
         let sender = sender.clone();
         tokio::spawn(async move { while arrivals.recv().await.is_some() && sender.send(meaning).await.is_ok() {} });
     }
-    Ok(receiver)
+    Ok((sender, receiver))
 }
 
 /// The workers that run.
 struct Running {
     workers: Vec<Worker>,
     observed: Arc<Observed>,
+}
+
+impl Running {
+    fn wake_all(&self) {
+        self.workers.iter().for_each(Worker::wake_all);
+    }
+
+    /// Ends the workers again: something else could not start.
+    fn undo(&self, sentence: String) -> RunError {
+        for worker in &self.workers {
+            worker.stop_accepting();
+            worker.reset_relays();
+            worker.wait_ended(START_UNDONE_MAX);
+        }
+        RunError::Start(sentence)
+    }
 }
 
 impl Fleet for Running {
@@ -256,6 +377,9 @@ impl fmt::Display for RunError {
                     "the thread of worker {worker} ended unexpectedly; every relay was reset, restart the process"
                 )
             }
+            Self::KeeperDied => f.write_str(
+                "the task that watches over the backends ended unexpectedly; the process drained, restart it",
+            ),
         }
     }
 }
@@ -264,5 +388,11 @@ impl std::error::Error for RunError {}
 
 /// Signals that wait to be acted on; more than two of the same kind say nothing new.
 const SIGNALS_MAX: usize = 8;
+/// How often rates are sampled.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// For each worker that has to end again because a later one could not start.
 const START_UNDONE_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+#[path = "supervisor_tests.rs"]
+mod tests;

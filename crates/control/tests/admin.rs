@@ -2,11 +2,10 @@
 
 mod common;
 
-use common::busy;
+use common::{busy, live};
 use ringway_control::admin::{Admin, CONNECTIONS_MAX};
 use ringway_control::readiness::{Phase, Readiness};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -16,7 +15,7 @@ fn start() -> (SocketAddr, Readiness) {
     let admin = Admin::bind(([127, 0, 0, 1], 0).into()).expect("binds");
     let address = admin.address().expect("is bound");
     let readiness = Readiness::default();
-    tokio::spawn(admin.serve(Arc::new(busy()), readiness.clone()));
+    tokio::spawn(admin.serve(live(busy(), readiness.clone())));
     (address, readiness)
 }
 
@@ -63,18 +62,47 @@ async fn metrics_are_served_with_their_content_type() {
 async fn readiness_follows_the_phase_and_liveness_does_not() {
     let (address, readiness) = start();
     for (phase, status, word) in [
-        (Phase::Starting, 503, "starting\n"),
-        (Phase::Ready, 200, "ready\n"),
-        (Phase::Draining, 503, "draining\n"),
+        (Phase::Starting, 503, "starting"),
+        (Phase::Ready, 200, "ready"),
+        (Phase::Draining, 503, "draining"),
     ] {
         readiness.enter(phase);
-        for path in ["/health", "/health/ready", "/health/ready?verbose"] {
+        for path in ["/health/ready", "/health/ready?verbose"] {
             let answer = ask(address, "GET", path).await;
-            assert_eq!((answer.0, &*answer.2), (status, word), "{path}");
+            let body = format!("{{\"status\":\"{word}\"}}");
+            assert_eq!((answer.0, answer.2), (status, body), "{path}");
         }
+        let answer = ask(address, "GET", "/health").await;
+        let body: serde_json::Value = serde_json::from_str(&answer.2).expect("JSON");
+        assert_eq!((answer.0, body["status"].as_str()), (status, Some(word)));
+        assert_eq!(body["pools"]["postgres"]["usable"], 2);
         let live = ask(address, "GET", "/health/live").await;
-        assert_eq!((live.0, &*live.2), (200, "alive\n"));
+        assert_eq!((live.0, &*live.2), (200, "{\"status\":\"alive\"}"));
     }
+}
+
+#[tokio::test]
+async fn the_status_names_what_is_configured_and_counted() {
+    let (address, readiness) = start();
+    readiness.enter(Phase::Ready);
+    let (code, head, body) = ask(address, "GET", "/api/v1/status").await;
+    assert_eq!(code, 200);
+    assert!(head.contains("content-type: application/json"), "{head}");
+    let status: ringway_control::status::Status = serde_json::from_str(&body).expect("a status");
+    assert_eq!(status.phase, "ready");
+    let listener = &status.listeners[0];
+    // 4 by one worker, 40 by the other; 1 and 10 are open.
+    assert_eq!(
+        (&*listener.name, listener.connections_total, listener.connections),
+        ("postgres", 44, 11)
+    );
+    assert_eq!(listener.ended.get("finished"), Some(&22));
+    let backend = &status.pools[0].backends[1];
+    assert_eq!((&*backend.label, &*backend.condition), ("10.0.0.11:5433", "up"));
+    assert_eq!(
+        (backend.connections, backend.connections_total, backend.connect_errors),
+        (1, 3, 6)
+    );
 }
 
 #[tokio::test]

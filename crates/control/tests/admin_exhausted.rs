@@ -2,13 +2,12 @@
 
 mod common;
 
-use common::fresh;
+use common::{fresh, live};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringway_control::admin::{Admin, SPARES};
 use ringway_control::readiness::Readiness;
 use std::fs::File;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -24,7 +23,7 @@ async fn answers(address: SocketAddr, client: std::net::TcpStream) -> bool {
         .expect("sends");
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.expect("reads");
-    answer.ends_with("alive\n")
+    answer.ends_with("{\"status\":\"alive\"}")
 }
 
 fn take_all() -> Vec<File> {
@@ -37,7 +36,7 @@ async fn answers_without_a_free_descriptor_again_and_again() {
     setrlimit(Resource::RLIMIT_NOFILE, 64, hard).expect("lowers the limit");
     let admin = Admin::bind(([127, 0, 0, 1], 0).into()).expect("binds");
     let address = admin.address().expect("is bound");
-    tokio::spawn(admin.serve(Arc::new(fresh()), Readiness::default()));
+    tokio::spawn(admin.serve(live(fresh(), Readiness::default())));
     tokio::task::yield_now().await;
 
     let mut hoard = take_all();

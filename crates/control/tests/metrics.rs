@@ -2,9 +2,13 @@
 
 mod common;
 
-use common::{busy, fresh, golden};
+use common::{busy, fresh, golden, model, observed};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use ringway_control::metrics::{Kind, METRICS, page, reference};
+use ringway_core::model::{Address, Backend, Target};
 use std::collections::HashSet;
+use std::time::Duration;
 
 #[test]
 fn the_page_is_as_stored() {
@@ -86,5 +90,49 @@ fn names_follow_the_conventions() {
             "{}",
             metric.name
         );
+    }
+}
+
+/// CPU time of this thread, user and system.
+fn cpu_time() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("a thread may ask for its own usage");
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Duration::from_micros(u64::try_from(micros).expect("time was used, not gained"))
+}
+
+/// A scrape of a large pool must not hold up what else the main thread does.
+#[test]
+fn a_page_of_a_thousand_backends_takes_under_20_ms_of_cpu() {
+    let mut model = model();
+    let sample = model.pools[0].backends[0].clone();
+    let backend = |at: u16| {
+        let address = Address::Inet(([10, 1, (at >> 8) as u8, at as u8], 5432).into());
+        Backend {
+            label: address.to_string().into(),
+            target: Target::Address(address),
+            ..sample.clone()
+        }
+    };
+    model.pools[0].backends = (0..1_000).map(backend).collect();
+    let seen = observed(model);
+    for backend in &seen.board.pools()[0].backends {
+        for worker in &backend.state.workers {
+            worker.connections_total.add(123_456_789);
+            worker.bytes_from_backends.add(1_234_567_890_123);
+            worker.connect_seconds.observe(Duration::from_micros(700));
+            worker.first_byte_seconds.observe(Duration::from_micros(70_123));
+        }
+    }
+    // The kernel counts a thread's time in ticks of a few milliseconds, so many pages are taken together.
+    const PAGES: u32 = 25;
+    let before = cpu_time();
+    for _ in 0..PAGES {
+        // Two histograms of 21 lines each, and what else there is of a backend.
+        assert!(page(&seen).lines().count() > 1_000 * (2 * 21 + 10));
+    }
+    let took = (cpu_time() - before) / PAGES;
+    println!("CPU time of a page with 1,000 backends: {took:?}");
+    if !cfg!(debug_assertions) {
+        assert!(took < Duration::from_millis(20), "{took:?}");
     }
 }

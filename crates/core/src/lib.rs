@@ -6,8 +6,10 @@
 pub mod backend;
 pub mod balance;
 pub mod gate;
+pub mod health;
 pub mod limits;
 pub mod model;
+pub mod queue;
 pub mod reason;
 pub mod snapshot;
 pub mod stats;

@@ -3,7 +3,7 @@
 //! Arithmetic on numbers only: `ringway-control` asks the kernel for the limit (RLIMIT_NOFILE) and hands it in at
 //! start, before anything is bound.
 
-use crate::model::{Listener, Model};
+use crate::model::{Backend, Listener, Model, Pool, Resolve, Target};
 use std::fmt;
 
 /// Descriptors of one relay: the client's socket and the backend's.
@@ -21,8 +21,21 @@ pub const RESERVE_ADMIN: u64 = 1 + 16;
 /// took effect and are about to be shed (6).
 pub const RESERVE_PER_WORKER: u64 = 2 + 6;
 
+/// Active probes under way at the same time over all pools; each holds one descriptor, and of each backend there is
+/// one at most.
+pub const PROBES_MAX: u32 = 256;
+
+/// Addresses that one name may stand for; each is a backend that is probed.
+pub const ADDRESSES_PER_NAME_MAX: u32 = 64;
+
+/// Lookups of names under way at the same time for one setting of `resolve`.
+pub const LOOKUPS_MAX: u32 = 64;
+
+/// Descriptors of one lookup: A and AAAA are asked for at the same time.
+pub const DESCRIPTORS_PER_LOOKUP: u64 = 2;
+
 /// What the process needs besides relays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reserve {
     /// Worker threads, 1 to 1024.
     pub workers: u32,
@@ -30,6 +43,10 @@ pub struct Reserve {
     pub bind_addresses: u32,
     /// Whether there is an admin port.
     pub admin: bool,
+    /// Active probes at the same time, at most [`PROBES_MAX`].
+    pub probes: u32,
+    /// Lookups of names at the same time.
+    pub lookups: u32,
 }
 
 impl Reserve {
@@ -44,6 +61,8 @@ impl Reserve {
             workers,
             bind_addresses: u32::try_from(bind_addresses).unwrap_or(u32::MAX),
             admin: model.admin.is_some(),
+            probes: probes(model),
+            lookups: lookups(model),
         }
     }
 
@@ -51,7 +70,8 @@ impl Reserve {
     pub fn descriptors(&self) -> u64 {
         let admin = if self.admin { RESERVE_ADMIN } else { 0 };
         let workers = u64::from(self.workers) * (RESERVE_PER_WORKER + u64::from(self.bind_addresses));
-        RESERVE_PROCESS + admin + workers
+        let asking = u64::from(self.probes) + u64::from(self.lookups) * DESCRIPTORS_PER_LOOKUP;
+        RESERVE_PROCESS + admin + asking + workers
     }
 
     /// Connections that fit beside the reserve into `limit` descriptors.
@@ -102,6 +122,34 @@ impl Reserve {
             descriptors: limit,
         })
     }
+}
+
+/// One for each backend that is probed, as far as they may be asked at the same time.
+fn probes(model: &Model) -> u32 {
+    let backends = |pool: &Pool| {
+        let each = pool.backends.iter().map(|backend| match backend.target {
+            Target::Address(_) => 1,
+            Target::Name(_) => ADDRESSES_PER_NAME_MAX,
+        });
+        each.fold(0, u32::saturating_add)
+    };
+    let probed = model.pools.iter().filter(|pool| pool.health.check.is_some());
+    probed.map(backends).fold(0, u32::saturating_add).min(PROBES_MAX)
+}
+
+/// Pools of the same setting share its servers, and so the bound on lookups.
+fn lookups(model: &Model) -> u32 {
+    let mut settings: Vec<(&Resolve, u32)> = Vec::new();
+    for pool in &model.pools {
+        let is_name = |backend: &&Backend| matches!(backend.target, Target::Name(_));
+        let names = u32::try_from(pool.backends.iter().filter(is_name).count()).unwrap_or(u32::MAX);
+        match settings.iter_mut().find(|(setting, _)| **setting == pool.resolve) {
+            Some((_, sum)) => *sum = sum.saturating_add(names),
+            None => settings.push((&pool.resolve, names)),
+        }
+    }
+    let at_once = settings.iter().map(|&(_, names)| names.min(LOOKUPS_MAX));
+    at_once.fold(0, u32::saturating_add)
 }
 
 /// Checks a configuration against the descriptor limit `limit`, with as many workers as will be started.

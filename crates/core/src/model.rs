@@ -24,6 +24,8 @@ pub struct Model {
     pub drain_timeout: Duration,
     /// How long readiness is already off before accepting stops.
     pub drain_delay: Duration,
+    /// Where a line for each finished session goes; `None`: nowhere.
+    pub session_log: Option<SessionLog>,
     /// In the order of the file.
     pub listeners: Vec<Listener>,
     /// In the order of the file; `Listener::pool` indexes this.
@@ -37,6 +39,33 @@ pub enum Workers {
     Auto,
     /// Exactly this many, 1 to 1024.
     Count(u16),
+}
+
+/// A line for each finished session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionLog {
+    /// Where to.
+    pub to: LogTarget,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// Where log lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard error, beside the other lines of the log.
+    Stderr,
+    /// Appended to this file, which is opened anew when it was moved away.
+    File(PathBuf),
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// `key=value` pairs for people.
+    Text,
 }
 
 /// Size of one worker's provided-buffer ring.
@@ -138,8 +167,161 @@ pub struct Pool {
     pub keepalive: Keepalive,
     /// A backend that blocks us and is not heard of for this long is reset.
     pub dead_peer_timeout: Duration,
-    /// In the order of the file, at least one, no address twice.
+    /// Where connections wait while every usable backend has reached its `max_connections`; `None`: they are reset.
+    pub queue: Option<Queue>,
+    /// How it is found out which backends are well, and what follows.
+    pub health: Health,
+    /// What becomes of open sessions when backends go and come.
+    pub sessions: Sessions,
+    /// How names among the backends are resolved.
+    pub resolve: Resolve,
+    /// In the order of the file, at least one, no address or name twice.
     pub backends: Vec<Backend>,
+}
+
+/// Connections that wait for a backend with room; over all workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Connections that wait at the same time, 1 to 1,000,000; whoever comes then is reset.
+    pub max: u32,
+    /// Longest wait.
+    pub timeout: Duration,
+}
+
+/// How it is found out which backends are well, and what follows for new connections.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Health {
+    /// Active probes; `None`: none, and a backend counts as well until connections fail.
+    pub check: Option<HealthCheck>,
+    /// Judgement by what connections meet; `None`: none.
+    pub passive: Option<Passive>,
+    /// A backend that comes (back) up starts with a small share that grows to its whole weight over this time.
+    pub slow_start: Option<Duration>,
+    /// With no backend left that is well, all are used instead of none.
+    pub fail_open: bool,
+}
+
+/// What becomes of open TCP sessions when backends go and come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sessions {
+    /// When their backend goes down.
+    pub on_backend_down: OnBackendDown,
+    /// When backends that are no backups come back.
+    pub failback: Failback,
+    /// A session older than this (give or take 10 %) is ended; `None`: never.
+    pub max_lifetime: Option<Duration>,
+}
+
+/// What becomes of open sessions when their backend goes down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnBackendDown {
+    /// They go on for as long as the backend answers them.
+    #[default]
+    Keep,
+    /// They are closed, so that clients connect anew and reach another backend.
+    Close,
+}
+
+/// What happens when backends that are no backups are well again while backups serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failback {
+    /// New connections go to them at once; sessions on backups are closed, spread over a minute, unless
+    /// [`Sessions::max_lifetime`] moves them.
+    #[default]
+    Auto,
+    /// Backups serve until none of them is well.
+    Manual,
+}
+
+/// Judgement by what connections meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passive {
+    /// Failed connects in a row after which a backend is ejected, 1 to 100.
+    pub fails: u32,
+    /// For the first ejection; the n-th in a row lasts n times as long, at most 30 s (or this, if it is longer).
+    pub eject: Duration,
+    /// Of the pool's backends, at most this many percent are out at once, 0 to 100.
+    pub max_ejected: u8,
+}
+
+/// Active probes of the backends of a pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheck {
+    /// What is asked and which answer is well.
+    pub probe: Probe,
+    /// Another port than the backend's.
+    pub port: Option<u16>,
+    /// Between the starts of two probes, give or take 10 %; while the condition is changing at most 1 s.
+    pub interval: Duration,
+    /// For one probe in all.
+    pub timeout: Duration,
+    /// Failures in a row that make a backend down, 1 to 100.
+    pub fails: u32,
+    /// Passes in a row that make it up again, 1 to 100.
+    pub passes: u32,
+}
+
+/// What one probe asks, and which answer is well.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Probe {
+    /// The connection stands and is not ended from the other side within 100 ms.
+    Tcp,
+    /// A TLS handshake succeeds.
+    Tls(ProbeTls),
+    /// Sends bytes and awaits an answer that begins with others.
+    Exchange(ProbeExchange),
+    /// An HTTP request is answered as expected; with TLS if `tls` is there.
+    Http(ProbeHttp),
+}
+
+/// The TLS of a probe.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProbeTls {
+    /// Sent as SNI; `None`: the backend's name if it has one, else none.
+    pub server_name: Option<Arc<str>>,
+    /// Whether the certificate must be valid for the name. Off by default: a probe asks whether the backend lives.
+    pub verify: bool,
+    /// PEM file of the authorities to trust with `verify`; `None`: those of the system.
+    pub authorities: Option<PathBuf>,
+}
+
+/// Bytes to send and bytes to expect; at least one of the two is not empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeExchange {
+    /// Sent after connecting; empty: the backend speaks first.
+    pub send: Arc<[u8]>,
+    /// The answer must contain this within its first 16 KiB; empty: any byte will do.
+    pub expect: Arc<[u8]>,
+    /// Over TLS.
+    pub tls: Option<ProbeTls>,
+}
+
+/// One HTTP/1.1 request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeHttp {
+    /// `GET`, `HEAD` or `OPTIONS`.
+    pub method: Arc<str>,
+    /// Begins with `/`.
+    pub path: Arc<str>,
+    /// The header `Host`; `None`: the backend's address.
+    pub host: Option<Arc<str>>,
+    /// Status codes that are well, as inclusive ranges; at least one.
+    pub status: Vec<(u16, u16)>,
+    /// The first 64 KiB of the body must contain this; `None`: not looked at.
+    pub body: Option<Arc<str>>,
+    /// HTTPS.
+    pub tls: Option<ProbeTls>,
+}
+
+/// How names among the backends are resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolve {
+    /// DNS servers to ask; empty: those of /etc/resolv.conf.
+    pub servers: Vec<SocketAddr>,
+    /// Answers are asked for again after their TTL, but not sooner than this.
+    pub interval_min: Duration,
+    /// And not later than this.
+    pub interval_max: Duration,
 }
 
 /// How a backend is chosen.
@@ -149,8 +331,28 @@ pub enum Balance {
     RoundRobin,
     /// The fewest connections per weight.
     LeastConnections,
+    /// The shortest expected time to the first byte: peak EWMA of past ones times the connections that are open now.
+    LeastResponseTime,
+    /// The fewest bytes per second and weight, over a sliding window.
+    LeastBandwidth,
     /// The same client address always reaches the same backend.
     IpHash,
+    /// The better by connections of two that are drawn at random by weight.
+    Random,
+}
+
+impl Balance {
+    /// The word in configurations and status.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::LeastConnections => "least_connections",
+            Self::LeastResponseTime => "least_response_time",
+            Self::LeastBandwidth => "least_bandwidth",
+            Self::IpHash => "ip_hash",
+            Self::Random => "random",
+        }
+    }
 }
 
 /// How [`Balance::IpHash`] maps addresses to backends.
@@ -160,6 +362,9 @@ pub struct HashRule {
     pub algorithm: HashAlgorithm,
     /// Balancers that must agree use the same seed.
     pub seed: u64,
+    /// Bounded load (Mirrokni, Thorup and Zadimoghaddam, 2018): no backend has more than this many percent of its
+    /// share of the pool's connections, at least 101; a client whose backend is full goes to its next one. `None`: off.
+    pub max_load: Option<u16>,
 }
 
 /// The two consistent hashes.
@@ -171,13 +376,44 @@ pub enum HashAlgorithm {
     Maglev,
 }
 
-/// One address that can be chosen.
+/// One address that can be chosen, or a name that stands for several.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backend {
     /// Where it listens.
-    pub address: Address,
-    /// The address as the operator wrote it; a metric label.
+    pub target: Target,
+    /// The address or name as the operator wrote it; a metric label.
     pub label: Arc<str>,
-    /// Share relative to the others of the pool, 1 to 1000.
+    /// Share relative to the others of the pool, 1 to 1000; of a name: of each of its addresses.
     pub weight: u16,
+    /// Connections open at the same time over all workers; of a name: for each of its addresses. `None`: no limit.
+    pub max_connections: Option<u32>,
+    /// Used only while no other backend of the pool is usable.
+    pub backup: bool,
+}
+
+/// Where a backend listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    /// At this address.
+    Address(Address),
+    /// At every address that DNS gives for this name.
+    Name(Name),
+}
+
+/// A name that DNS resolves.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name {
+    /// In lower case, without a dot at its end.
+    pub host: Arc<str>,
+    /// Whether ports come from the configuration or from DNS.
+    pub records: Records,
+}
+
+/// Which DNS records a name is looked up in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Records {
+    /// A and AAAA (RFC 1035, RFC 3596), with this port.
+    Addresses(u16),
+    /// SRV (RFC 2782): ports and weights come with it; of several priorities the lowest number counts.
+    Services,
 }

@@ -70,8 +70,20 @@ reasons! {
         ConnectFailed = "connect_failed", Backend;
         /// No backend of the pool could be chosen.
         NoBackend = "no_backend", Backend;
+        /// Every usable backend has as many connections as it may, and the pool has no queue.
+        BackendsFull = "backends_full", Backend;
+        /// Every usable backend has as many connections as it may, and so has the queue.
+        QueueFull = "queue_full", Backend;
+        /// No backend had room within the queue's timeout.
+        QueueTimeout = "queue_timeout", Backend;
         /// Connecting failed for a reason of this machine (descriptors, ports, memory).
         LocalError = "local_error", Local;
+        /// The pool's `max_lifetime` was over.
+        MaxLifetime = "max_lifetime", Operator;
+        /// The backend went down and the pool says `on_backend_down: close`.
+        BackendDown = "backend_down", Backend;
+        /// The session was on a backup, and backends that are no backups are well again.
+        Failback = "failback", Operator;
         /// Still open when `drain_timeout` was over, or a second signal came.
         DrainDeadline = "drain_deadline", Operator;
         /// A bug of ours ended this connection's task.

@@ -94,6 +94,35 @@ pub struct HistogramTotal {
     pub sum_us: u64,
 }
 
+/// The duration that a share `q` (0 to 1) of the observations does not exceed; `None` without observations.
+///
+/// Observations count as spread evenly over their bucket, so the answer is exact at bounds and linear between them. Of
+/// the bucket without bound nothing more is known than that it is above the last bound: that is the answer there.
+pub fn quantile(total: &HistogramTotal, q: f64) -> Option<Duration> {
+    let count: u64 = total.buckets.iter().sum();
+    if count == 0 {
+        return None;
+    }
+    let rank = q.clamp(0.0, 1.0) * count as f64;
+    let mut before = 0;
+    for (index, &bucket) in total.buckets.iter().enumerate() {
+        let upto = before + bucket;
+        if bucket > 0 && upto as f64 >= rank {
+            let Some(&upper) = HISTOGRAM_BOUNDS_US.get(index) else {
+                break;
+            };
+            let lower = if index == 0 { 0 } else { HISTOGRAM_BOUNDS_US[index - 1] };
+            let within = ((rank - before as f64) / bucket as f64).max(0.0);
+            let us = lower as f64 + (upper - lower) as f64 * within;
+            return Some(Duration::from_nanos((us * 1_000.0).round() as u64));
+        }
+        before = upto;
+    }
+    Some(Duration::from_micros(
+        HISTOGRAM_BOUNDS_US[HISTOGRAM_BOUNDS_US.len() - 1],
+    ))
+}
+
 /// What one worker counted for one listener.
 #[derive(Debug, Default)]
 pub struct ListenerStats {
@@ -125,6 +154,14 @@ pub struct BackendStats {
     pub connect_errors: [Counter; ConnectError::COUNT],
     /// From the first SYN to an established connection.
     pub connect_seconds: Histogram,
+    /// Bytes received from clients and passed on to the backend.
+    pub bytes_from_clients: Counter,
+    /// Bytes received from the backend and passed on to clients.
+    pub bytes_from_backends: Counter,
+    /// From the first byte passed on to the backend to the first byte from it, or the connect time if it speaks first.
+    pub first_byte_seconds: Histogram,
+    /// Connections that the backend ended before its first byte, without the client having ended.
+    pub ended_early: Counter,
 }
 
 /// What one worker's runtime counted. Filled by the worker once per loop turn or less often.

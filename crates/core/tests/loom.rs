@@ -10,18 +10,29 @@ mod backend;
 mod balance;
 #[path = "../src/model.rs"]
 mod model;
+#[path = "../src/queue.rs"]
+mod queue;
 #[path = "../src/reason.rs"]
 mod reason;
+#[path = "../src/snapshot.rs"]
+mod snapshot;
 #[path = "../src/stats.rs"]
 mod stats;
 mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    pub(crate) use loom::sync::{Mutex, MutexGuard};
 }
 
 use backend::BackendState;
-use balance::{ClientKey, Selector, Tickets, Tried};
-use model::{Address, Backend, BackendIndex, Balance, HashAlgorithm, HashRule, Keepalive, Pool};
+use balance::{Candidate, ClientKey, NoChoice, Selector, Tickets, Tried};
+use model::{
+    Address, Backend, BackendIndex, Balance, HashAlgorithm, HashRule, Health, Keepalive, Pool, Resolve, Sessions,
+    Target,
+};
+use queue::Line;
+use snapshot::{PoolState, PoolView};
 use std::sync::Arc;
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 #[derive(Clone)]
@@ -32,10 +43,16 @@ struct Bed {
 
 impl Bed {
     fn new(balance: Balance, weights: &[u16]) -> Self {
+        Self::bounded(balance, weights, None)
+    }
+
+    fn bounded(balance: Balance, weights: &[u16], max_load: Option<u16>) -> Self {
         let backend = |(position, &weight): (usize, &u16)| Backend {
-            address: Address::Unix(format!("/backend/{position}").into()),
+            target: Target::Address(Address::Unix(format!("/backend/{position}").into())),
             label: "".into(),
             weight,
+            max_connections: None,
+            backup: false,
         };
         let pool = Pool {
             name: "".into(),
@@ -43,6 +60,7 @@ impl Bed {
             hash: HashRule {
                 algorithm: HashAlgorithm::Rendezvous,
                 seed: 0,
+                max_load,
             },
             connect_timeout: Duration::ZERO,
             tries: 3,
@@ -53,21 +71,42 @@ impl Bed {
                 count: 1,
             },
             dead_peer_timeout: Duration::ZERO,
+            queue: None,
+            health: Health::default(),
+            sessions: Sessions::default(),
+            resolve: Resolve::default(),
             backends: weights.iter().enumerate().map(backend).collect(),
         };
-        let states: Vec<_> = pool
-            .backends
-            .iter()
-            .map(|backend| Arc::new(BackendState::new(backend, 0)))
-            .collect();
-        let selector = Arc::new(Selector::new(&pool, &states, Arc::new(Tickets::new())));
+        let state = |(at, backend): (usize, &Backend)| {
+            let address = Address::Unix(format!("/backend/{at}").into());
+            let label = backend.label.clone();
+            Arc::new(BackendState::new(
+                BackendIndex(at),
+                address,
+                label,
+                backend.max_connections,
+                0,
+            ))
+        };
+        let states: Vec<_> = pool.backends.iter().enumerate().map(state).collect();
+        let candidates = states.iter().zip(&pool.backends).map(|(state, backend)| Candidate {
+            state: state.clone(),
+            weight: u32::from(backend.weight),
+        });
+        let selector = Arc::new(Selector::new(&pool, Arc::new(Tickets::new()), candidates));
         Self { selector, states }
     }
 
     fn open(&self) -> balance::Choice {
-        self.selector
-            .choose(ClientKey::UNIX, &Tried::default())
-            .expect("all are eligible")
+        self.choose().expect("all are eligible")
+    }
+
+    fn choose(&self) -> Result<balance::Choice, NoChoice> {
+        self.selector.choose(ClientKey::UNIX, &Tried::default(), Duration::ZERO)
+    }
+
+    fn into_selector(self) -> Selector {
+        Arc::into_inner(self.selector).expect("nobody else has it")
     }
 
     fn connections(&self) -> Vec<u32> {
@@ -173,9 +212,202 @@ fn a_claim_without_comparing_would_be_found() {
                 .iter()
                 .min_by_key(|state| state.connections())
                 .expect("two backends");
-            least.reserve()
+            least.reserve().expect("no limit")
         });
         assert_eq!(bed.connections(), [1, 1], "both chose the same backend");
         drop(held);
+    });
+}
+
+#[test]
+fn a_limit_is_never_exceeded() {
+    for max in [1, 2] {
+        loom::model(move || {
+            let bed = Bed::new(Balance::LeastConnections, &[1]);
+            bed.states[0].orders.set_connections_max(Some(max));
+            let held: Vec<_> = workers(&bed, 1, |bed| [bed.choose(), bed.choose()])
+                .into_iter()
+                .flatten()
+                .collect();
+            let refused = held.iter().filter_map(|choice| choice.as_ref().err());
+            assert!(refused.clone().all(|&reason| reason == NoChoice::Full));
+            // Nobody gives anything back here, so exactly as many as fit are served.
+            assert_eq!(refused.count(), 4 - max as usize);
+            assert_eq!(bed.connections(), [max]);
+            drop(held);
+            assert_eq!(bed.connections(), [0]);
+        });
+    }
+}
+
+/// Round robin reserves without comparing counts, and passes over whoever is full.
+#[test]
+fn a_full_backend_is_passed_over() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let bed = Bed::new(Balance::RoundRobin, &[1, 1]);
+        bed.states[0].orders.set_connections_max(Some(1));
+        let held = workers(&bed, 1, |bed| [bed.open(), bed.open()]);
+        assert_eq!(bed.connections(), [1, 3]);
+        drop(held);
+    });
+}
+
+#[test]
+fn one_connection_at_a_time_tries_a_backend() {
+    loom::model(|| {
+        let bed = Bed::new(Balance::RoundRobin, &[1]);
+        bed.states[0].orders.set_trial(true);
+        let held = workers(&bed, 1, |bed| [bed.choose().ok(), bed.choose().ok()]);
+        let got: Vec<_> = held.into_iter().flatten().flatten().collect();
+        assert_eq!(got.len(), 1);
+        assert!(got[0].reservation.is_trial());
+        drop(got);
+        // Nothing was decided, so the next one may.
+        assert!(bed.open().reservation.is_trial());
+    });
+}
+
+#[test]
+fn a_trial_that_ends_without_a_decision_lets_the_next_one_in_and_no_two() {
+    loom::model(|| {
+        let bed = Bed::new(Balance::RoundRobin, &[1]);
+        bed.states[0].orders.set_trial(true);
+        workers(&bed, 1, |bed| {
+            if let Ok(choice) = bed.choose() {
+                assert!(choice.reservation.is_trial());
+                assert_eq!(bed.connections(), [1], "two at once");
+            }
+        });
+        assert!(bed.open().reservation.is_trial());
+    });
+}
+
+/// A claim that loses its race takes the trial with it for a moment only, and never one that was ended meanwhile.
+#[test]
+fn a_lost_claim_gives_the_trial_back() {
+    loom::model(|| {
+        let bed = Bed::new(Balance::RoundRobin, &[1]);
+        bed.states[0].orders.set_trial(true);
+        let other = bed.clone();
+        let worker = loom::thread::spawn(move || {
+            assert!(other.states[0].reserve_if(7).is_none(), "the count is not 7");
+        });
+        bed.states[0].orders.set_trial(false);
+        worker.join().expect("no worker panics");
+        let first = bed.open();
+        assert!(!first.reservation.is_trial(), "the trial was ended");
+        drop(bed.open());
+        bed.states[0].orders.set_trial(true);
+        assert!(bed.open().reservation.is_trial());
+    });
+}
+
+/// One client, so everything belongs to one backend until its bound is reached: ceil(1.25 * 4 / 2) = 3.
+#[test]
+fn bounds_hold_in_every_interleaving() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let bed = Bed::bounded(Balance::IpHash, &[1, 1], Some(125));
+        let held = workers(&bed, 1, |bed| [bed.open(), bed.open()]);
+        let mut counts = bed.connections();
+        counts.sort_unstable();
+        assert!(counts == [1, 3] || counts == [2, 2], "{counts:?}");
+        drop(held);
+    });
+}
+
+#[test]
+fn choices_by_bandwidth_are_shared_evenly() {
+    loom::model(|| {
+        let bed = Bed::new(Balance::LeastBandwidth, &[1, 1]);
+        let held = workers(&bed, 1, Bed::open);
+        assert_eq!(bed.connections(), [1, 1]);
+        drop(held);
+    });
+}
+
+/// Wakes whoever waits for it, also later.
+struct Signal(loom::sync::Notify);
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.0.notify();
+    }
+}
+
+/// The protocol that `queue` asks for; a lost wake-up is a worker that waits for ever, which loom finds.
+#[test]
+fn no_wake_up_is_lost_between_giving_back_and_entering() {
+    loom::model(|| {
+        let bed = Bed::new(Balance::LeastConnections, &[1]);
+        bed.states[0].orders.set_connections_max(Some(1));
+        let line = Arc::new(Line::new(1));
+        bed.states[0].wait_in(&line);
+        let held = bed.open();
+        let worker = loom::thread::spawn(move || drop(held));
+        if bed.choose().is_err() {
+            let signal = Arc::new(Signal(loom::sync::Notify::new()));
+            let place = line.enter(&Waker::from(signal.clone())).expect("there is room");
+            let choice = loop {
+                if let Ok(choice) = bed.choose() {
+                    break choice;
+                }
+                signal.0.wait();
+            };
+            drop(place);
+            drop(choice);
+        }
+        worker.join().expect("no worker panics");
+        assert!(line.is_empty());
+        assert_eq!(bed.connections(), [0]);
+    });
+}
+
+/// The same when the room is made by ending a trial, and a new view tells of it.
+#[test]
+fn no_wake_up_is_lost_when_a_trial_is_ended() {
+    loom::model(|| {
+        let bed = Bed::new(Balance::LeastConnections, &[1]);
+        let line = Arc::new(Line::new(1));
+        bed.states[0].wait_in(&line);
+        bed.states[0].orders.set_trial(true);
+        let held = bed.open();
+        let (control, waker) = (bed.clone(), line.clone());
+        let worker = loom::thread::spawn(move || {
+            control.states[0].orders.set_trial(false);
+            waker.wake_first();
+        });
+        if bed.choose().is_err() {
+            let signal = Arc::new(Signal(loom::sync::Notify::new()));
+            let place = line.enter(&Waker::from(signal.clone())).expect("there is room");
+            while bed.choose().is_err() {
+                signal.0.wait();
+            }
+            drop(place);
+        }
+        worker.join().expect("no worker panics");
+        drop(held);
+        assert_eq!(bed.connections(), [0]);
+    });
+}
+
+#[test]
+fn whoever_saw_a_version_has_a_view_at_least_as_new() {
+    loom::model(|| {
+        let bed = Bed::new(Balance::RoundRobin, &[1]);
+        let view = |bed: &Bed, backends: usize| PoolView {
+            backends: vec![bed.states[0].clone(); backends].into(),
+            selector: Bed::new(Balance::RoundRobin, &[]).into_selector(),
+        };
+        let state = Arc::new(PoolState::new(view(&bed, 1), None));
+        let published = state.clone();
+        let control = loom::thread::spawn(move || published.publish(view(&bed, 2)));
+        let version = state.version();
+        assert!(state.view().backends.len() as u64 >= version);
+        control.join().expect("no worker panics");
+        assert_eq!(state.version(), 2);
     });
 }

@@ -5,6 +5,8 @@
 //! HTTP, and never sees a raw descriptor. `control` starts workers and reads their counters.
 
 pub mod convert;
+pub mod observer;
+mod session;
 pub mod state;
 pub mod tcp;
 pub mod upstream;

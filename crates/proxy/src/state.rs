@@ -3,16 +3,22 @@
 //! Lives on the worker's thread. Other threads reach it only through [`Orders`], which are flags; whoever sets one has
 //! every task polled.
 
+use crate::observer::{Observer, SessionRecord};
+use ringway_core::balance::{Choice, ClientKey, NoChoice, Tried};
 use ringway_core::gate::Gates;
-use ringway_core::reason::EndReason;
-use ringway_core::snapshot::Snapshot;
-use ringway_core::stats::{ListenerStats, WorkerStats};
+use ringway_core::model::PoolIndex;
+use ringway_core::snapshot::{PoolView, Snapshot};
+use ringway_core::stats::WorkerStats;
 use ringway_runtime::Handle;
+use ringway_runtime::faults::{Fault, active};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
+use std::time::Duration;
+
+pub(crate) use crate::session::Session;
 
 /// What a worker was told to do; set by other threads, read by its tasks when they are polled.
 #[derive(Debug, Default)]
@@ -58,6 +64,16 @@ pub struct WorkerState {
     pub gates: Arc<Gates>,
     /// What other threads want.
     pub orders: Arc<Orders>,
+    /// Hears of what is met.
+    pub observer: Arc<dyn Observer>,
+    /// What the clock of all workers showed when this one's showed 0.
+    clock_offset: Duration,
+    /// Parallel to the pools: each one's view as last seen.
+    views: RefCell<Box<[CachedView]>>,
+    /// Sessions that ended in this turn; filled only if somebody wants them.
+    records: RefCell<Vec<SessionRecord>>,
+    /// Whether somebody does.
+    pub(crate) logs_sessions: bool,
     /// Connections that are being served.
     connections: Cell<u64>,
     /// The task that waits for the last connection's end.
@@ -72,23 +88,60 @@ pub struct WorkerState {
     spilled: Rc<Cell<u64>>,
 }
 
+/// A pool's view as last seen: used without touching what other workers count.
+#[derive(Debug)]
+struct CachedView {
+    version: u64,
+    view: Arc<PoolView>,
+}
+
+/// What a worker is made of, beside its runtime.
+#[derive(Debug)]
+pub struct Parts {
+    /// 0-based; index into `BackendState::workers`.
+    pub index: usize,
+    /// What to run.
+    pub snapshot: Arc<Snapshot>,
+    /// Counted here.
+    pub stats: Arc<WorkerStats>,
+    /// Caps, shared by all workers.
+    pub gates: Arc<Gates>,
+    /// What other threads want.
+    pub orders: Arc<Orders>,
+    /// Hears of what is met.
+    pub observer: Arc<dyn Observer>,
+    /// What the clock of all workers shows when this one's shows 0.
+    pub clock_offset: Duration,
+}
+
 impl WorkerState {
     /// A worker without connections.
-    pub fn new(
-        handle: Handle,
-        index: usize,
-        snapshot: Arc<Snapshot>,
-        stats: Arc<WorkerStats>,
-        gates: Arc<Gates>,
-        orders: Arc<Orders>,
-    ) -> Rc<Self> {
-        Rc::new(Self {
-            handle,
+    pub fn new(handle: Handle, parts: Parts) -> Rc<Self> {
+        let Parts {
             index,
             snapshot,
             stats,
             gates,
             orders,
+            observer,
+            clock_offset,
+        } = parts;
+        let views = snapshot.pools.iter().map(|pool| CachedView {
+            version: pool.version(),
+            view: pool.view(),
+        });
+        Rc::new(Self {
+            handle,
+            index,
+            views: RefCell::new(views.collect()),
+            snapshot,
+            stats,
+            gates,
+            orders,
+            logs_sessions: observer.logs_sessions(),
+            observer,
+            clock_offset,
+            records: RefCell::default(),
             connections: Cell::new(0),
             main: RefCell::default(),
             blocked: RefCell::default(),
@@ -96,6 +149,51 @@ impl WorkerState {
             streams: Rc::default(),
             spilled: Rc::default(),
         })
+    }
+
+    /// Chooses a backend of a pool as the pool is now.
+    pub(crate) fn choose(&self, pool: PoolIndex, client: ClientKey, tried: &Tried) -> Result<Choice, NoChoice> {
+        let shared = &self.snapshot.pools[pool.0];
+        let cached = &mut self.views.borrow_mut()[pool.0];
+        let version = shared.version();
+        if cached.version != version && !active(Fault::ViewNotRefreshed) {
+            *cached = CachedView {
+                version,
+                view: shared.view(),
+            };
+        }
+        cached.view.selector.choose(client, tried, self.moment())
+    }
+
+    /// Whether a pool's choice depends on who the client is.
+    pub(crate) fn asks_for_client(&self, pool: PoolIndex) -> bool {
+        self.views.borrow()[pool.0].view.selector.asks_for_client()
+    }
+
+    /// Now, on the clock that all workers and the control plane share.
+    pub(crate) fn moment(&self) -> Duration {
+        self.clock_offset + Duration::from_nanos(self.handle.now().as_nanos())
+    }
+
+    /// Nanoseconds on the shared clock at a point in time of this worker.
+    pub(crate) fn shared_nanos(&self, time: ringway_runtime::Time) -> u64 {
+        (self.clock_offset.as_nanos() as u64).saturating_add(time.as_nanos())
+    }
+
+    /// Keeps a finished session for the log, until the end of the turn.
+    pub(crate) fn record(&self, record: SessionRecord) {
+        self.records.borrow_mut().push(record);
+    }
+
+    pub(crate) fn count_connection(&self) {
+        self.connections.set(self.connections.get() + 1);
+    }
+
+    pub(crate) fn uncount_connection(&self) {
+        self.connections.set(self.connections.get() - 1);
+        if self.connections.get() == 0 {
+            self.wake_main();
+        }
     }
 
     /// Connections that are being served.
@@ -174,8 +272,14 @@ impl WorkerState {
         }
     }
 
-    /// Called once per turn: publishes what the runtime counted.
+    /// Called once per turn: publishes what the runtime counted, and hands over sessions that ended.
     pub fn publish_stats(&self) {
+        if self.logs_sessions {
+            let mut records = self.records.borrow_mut();
+            if !records.is_empty() {
+                self.observer.ended(&mut records);
+            }
+        }
         let counted = self.handle.stats();
         let stats = &self.stats.runtime;
         stats.turns.set(counted.turns);
@@ -212,71 +316,5 @@ pub(crate) struct StreamGuard(Rc<Cell<u32>>);
 impl Drop for StreamGuard {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
-    }
-}
-
-/// One connection in the books of its listener, from accept to end. Dropped without [`Self::end`] it counts as ended by
-/// a panic: nothing else drops a connection's task, except the reset of what is left.
-#[derive(Debug)]
-pub(crate) struct Session {
-    worker: Rc<WorkerState>,
-    listener: u32,
-    ended: Cell<bool>,
-    started: ringway_runtime::Time,
-}
-
-impl Session {
-    pub(crate) fn begin(worker: &Rc<WorkerState>, listener: usize) -> Self {
-        let stats = &worker.stats.listeners[listener];
-        stats.connections_total.add(1);
-        stats.connections.add(1);
-        worker.connections.set(worker.connections.get() + 1);
-        let started = worker.handle.now();
-        Self {
-            worker: worker.clone(),
-            listener: listener as u32,
-            ended: Cell::new(false),
-            started,
-        }
-    }
-
-    pub(crate) const fn worker(&self) -> &Rc<WorkerState> {
-        &self.worker
-    }
-
-    pub(crate) const fn listener(&self) -> usize {
-        self.listener as usize
-    }
-
-    pub(crate) fn stats(&self) -> &ListenerStats {
-        &self.worker.stats.listeners[self.listener as usize]
-    }
-
-    /// Books the end. Only the first call counts.
-    pub(crate) fn end(&self, reason: EndReason) {
-        if self.ended.replace(true) {
-            return;
-        }
-        let stats = self.stats();
-        stats.ended[reason.index()].add(1);
-        stats.connections.sub(1);
-        stats
-            .session_seconds
-            .observe(self.worker.handle.now().since(self.started));
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let panicked = std::thread::panicking() || !self.worker.orders.is_resetting();
-        self.end(if panicked {
-            EndReason::Panicked
-        } else {
-            EndReason::DrainDeadline
-        });
-        self.worker.connections.set(self.worker.connections.get() - 1);
-        if self.worker.connections.get() == 0 {
-            self.worker.wake_main();
-        }
     }
 }

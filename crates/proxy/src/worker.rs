@@ -4,7 +4,8 @@
 //! has succeeded.
 
 use crate::convert;
-use crate::state::{Orders, WorkerState};
+use crate::observer::Observer;
+use crate::state::{Orders, Parts, WorkerState};
 use crate::tcp::accept::accept_all;
 use ringway_core::gate::Gates;
 use ringway_core::model::{Address, Listener, Model};
@@ -17,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The kernel caps a backlog at `net.core.somaxconn`; this asks for all of it.
 const BACKLOG_MAX: i32 = i32::MAX;
@@ -150,6 +151,10 @@ pub struct WorkerConfig {
     pub gates: Arc<Gates>,
     /// What the kernel can do.
     pub capabilities: Capabilities,
+    /// Hears of what the worker meets.
+    pub observer: Arc<dyn Observer>,
+    /// When the clock that all workers and the control plane share showed 0.
+    pub epoch: Instant,
 }
 
 /// A worker could not start: one sentence that names cause and cure.
@@ -213,6 +218,11 @@ impl Worker {
         self.remote.run(|handle| handle.wake_all());
     }
 
+    /// Has every task of the worker look at its orders, and those of its backend. Returns at once.
+    pub fn wake_all(&self) {
+        self.remote.run(|handle| handle.wake_all());
+    }
+
     /// Waits until the worker's thread ended: after `stop_accepting`, when no relay is left. `true` if it ended within
     /// `timeout`.
     pub fn wait_ended(&self, timeout: Duration) -> bool {
@@ -245,6 +255,11 @@ fn run(config: WorkerConfig, orders: Arc<Orders>, started: &SyncSender<Result<Re
         }
     };
     let handle = runtime.handle().clone();
+    // At once, because the runtime reads its clock again only when it runs.
+    let clock_offset = config
+        .epoch
+        .elapsed()
+        .saturating_sub(Duration::from_nanos(handle.now().as_nanos()));
     let adopt = |sockets: Vec<OwnedFd>| {
         sockets
             .into_iter()
@@ -252,14 +267,16 @@ fn run(config: WorkerConfig, orders: Arc<Orders>, started: &SyncSender<Result<Re
             .collect()
     };
     let listeners = config.sockets.0.into_iter().map(adopt).collect();
-    let state = WorkerState::new(
-        handle.clone(),
-        config.index,
-        config.snapshot,
-        config.stats,
-        config.gates,
+    let parts = Parts {
+        index: config.index,
+        snapshot: config.snapshot,
+        stats: config.stats,
+        gates: config.gates,
         orders,
-    );
+        observer: config.observer,
+        clock_offset,
+    };
+    let state = WorkerState::new(handle.clone(), parts);
     let _ = started.send(Ok(handle.remote()));
     runtime.run(accept_all(state.clone(), handle, listeners), |_| {
         state.relieve_buffers();

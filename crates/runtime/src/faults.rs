@@ -48,11 +48,33 @@ pub enum Fault {
     BuffersHoarded,
     /// A source whose connection is over, because both sides have ended, is taken for one that was reset.
     EndTakenForReset,
+    /// Whoever waits in line for room is not woken when there is some.
+    QueueWakerLost,
+    /// A place in line is never left.
+    PlaceLeaked,
+    /// A worker goes on with the first view that it saw.
+    ViewNotRefreshed,
+    /// A failed connect is counted and not told.
+    FailureNotTold,
+    /// What is delivered after a reset is missing in the session's record.
+    BytesAfterResetNotRecorded,
+    /// A connection that was a trial keeps its place when it ends.
+    TrialNotGivenBack,
+    /// A relay whose sink is full outlives its lifetime.
+    LifetimeIgnoredWhileBlocked,
+    /// Sessions are not ended when their backend's are to end.
+    OrdersForgotten,
+    /// A backend that was reset after it had answered counts as one that ended early.
+    AnswerTakenForEarlyEnd,
+    /// A success that was asked for is noticed and not told.
+    SuccessNotTold,
+    /// A session is ended by an order that came before its backend was chosen.
+    StaleOrderObeyed,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 32] = [
         Self::NoRearmAfterNoBuffers,
         Self::MoreFlagIgnored,
         Self::StarvedNotFed,
@@ -74,6 +96,17 @@ impl Fault {
         Self::BytesAfterPauseLost,
         Self::BuffersHoarded,
         Self::EndTakenForReset,
+        Self::QueueWakerLost,
+        Self::PlaceLeaked,
+        Self::ViewNotRefreshed,
+        Self::FailureNotTold,
+        Self::BytesAfterResetNotRecorded,
+        Self::TrialNotGivenBack,
+        Self::LifetimeIgnoredWhileBlocked,
+        Self::OrdersForgotten,
+        Self::AnswerTakenForEarlyEnd,
+        Self::SuccessNotTold,
+        Self::StaleOrderObeyed,
     ];
 }
 

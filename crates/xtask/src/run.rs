@@ -35,9 +35,17 @@ fn path_in(metadata: &Value, key: &str) -> Result<PathBuf, String> {
         .ok_or_else(|| format!("cargo metadata has no {key}"))
 }
 
-/// The cargo that runs us.
+/// The cargo that runs us, without what it tells of this package: build scripts that look at it (ring's) would build
+/// everything anew.
 pub(crate) fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(of_package) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// The command as one would type it.

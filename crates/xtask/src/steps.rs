@@ -17,7 +17,7 @@ const fn step(name: &'static str, cargo: &'static [&'static str]) -> Step {
     Step {
         name,
         cargo,
-        limit: Duration::from_secs(600),
+        limit: Duration::from_secs(1_200),
     }
 }
 

@@ -32,6 +32,7 @@ const fn program(name: &'static str, package: &'static str) -> Tool {
 const TEST_TOOLS: &[Tool] = &[
     program("redis-server", "redis-server"),
     program("redis-benchmark", "redis-tools"),
+    program("redis-cli", "redis-tools"),
     Tool {
         present: Present::PostgresProgram("initdb"),
         package: "postgresql",
@@ -39,6 +40,10 @@ const TEST_TOOLS: &[Tool] = &[
     Tool {
         present: Present::PostgresProgram("pgbench"),
         package: "postgresql-contrib",
+    },
+    Tool {
+        present: Present::PostgresProgram("psql"),
+        package: "postgresql-client",
     },
     program("nginx", "nginx"),
     Tool {
@@ -51,6 +56,8 @@ const TEST_TOOLS: &[Tool] = &[
     program("ip", "iproute2"),
     program("nft", "nftables"),
     program("curl", "curl"),
+    program("openssl", "openssl"),
+    program("promtool", "prometheus"),
 ];
 
 const BENCH_TOOLS: &[Tool] = &[

@@ -1,6 +1,6 @@
 //! Addresses to listen on, to connect to, to connect from.
 //!
-//! Only what can be used as it stands is accepted; host names, port ranges, schemes, wildcards and IPv4-mapped IPv6
+//! Only what can be used as it stands is accepted; names (see `name`), port ranges, schemes, wildcards and IPv4-mapped IPv6
 //! get an answer of their own, because "not an address" would not help the person who wrote them.
 
 use crate::diagnostic::quote;
@@ -9,6 +9,9 @@ use crate::problem::Fault;
 use ringway_core::model::Address;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
+
+/// Where DNS servers listen (RFC 1035).
+const DNS_PORT: u16 = 53;
 
 /// Where a listener listens. `*:80` and `:80` mean `0.0.0.0:80`: every IPv4 address of the machine.
 pub(crate) fn parse_bind(text: &str) -> Result<Address, Fault> {
@@ -29,7 +32,7 @@ pub(crate) fn parse_admin(text: &str) -> Result<SocketAddr, Fault> {
     inet_bind(text)
 }
 
-/// Where a backend listens.
+/// Where a backend listens, if it is no name; `name::parse_target` takes both.
 pub(crate) fn parse_backend(text: &str) -> Result<Address, Fault> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix(text, path);
@@ -98,6 +101,26 @@ pub(crate) fn parse_source(text: &str) -> Result<IpAddr, Fault> {
     ))
 }
 
+/// A DNS server; its port is 53 unless written.
+pub(crate) fn parse_dns_server(text: &str) -> Result<SocketAddr, Fault> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    let address = match bare.parse::<IpAddr>() {
+        Ok(ip) => usable(SocketAddr::new(ip, DNS_PORT), text)?,
+        Err(_) if text.is_empty() => {
+            return Err(Fault::new("is empty", "write an IP address, such as 10.0.0.53"));
+        }
+        Err(_) => inet(text)?,
+    };
+    if address.ip().is_unspecified() {
+        let help = "write the server's own address";
+        return Err(Fault::new(format!("{} means every address", quote(text)), help));
+    }
+    Ok(address)
+}
+
 fn inet_bind(text: &str) -> Result<SocketAddr, Fault> {
     let port = text.strip_prefix('*').unwrap_or(text).strip_prefix(':');
     if let Some(port) = port.filter(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())) {
@@ -128,7 +151,7 @@ fn usable(address: SocketAddr, text: &str) -> Result<SocketAddr, Fault> {
     if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
         return Err(Fault::new(
             format!("{quoted} is a group of machines"),
-            "TCP needs the address of one machine",
+            "write the address of one machine",
         ));
     }
     if let SocketAddr::V6(v6) = address {
@@ -169,7 +192,8 @@ fn unix(text: &str, path: &str) -> Result<Address, Fault> {
     Ok(Address::Unix(PathBuf::from(path)))
 }
 
-fn parse_port(text: &str, port: &str) -> Result<u16, Fault> {
+/// `port` is the end of `text`.
+pub(super) fn parse_port(text: &str, port: &str) -> Result<u16, Fault> {
     let part = text.len() - port.len()..text.len();
     match port.parse::<u16>() {
         Ok(number) if number > 0 && port.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
@@ -199,7 +223,10 @@ fn explain(text: &str) -> Fault {
     }
     if let Some((scheme, rest)) = text.split_once("://") {
         let rest = rest.trim_end_matches('/');
-        let port = if rest.parse::<SocketAddr>().is_ok() {
+        let has_port = rest
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.contains(':') && parse_port(rest, port).is_ok());
+        let port = if has_port || rest.parse::<SocketAddr>().is_ok() {
             ""
         } else {
             " with a port"
@@ -271,10 +298,10 @@ fn explain_host(text: &str, quoted: &str) -> Fault {
     }
     let help = match host {
         "localhost" => format!(
-            "names are not resolved in this version; write 127.0.0.1:{}",
+            "names are not looked up here; write 127.0.0.1:{}",
             port.unwrap_or("5432")
         ),
-        _ => "names are not resolved in this version; write an address".to_owned(),
+        _ => "names are not looked up here; write an address".to_owned(),
     };
     Fault::new(format!("{quoted} is not an address"), help).at(0..host.len())
 }

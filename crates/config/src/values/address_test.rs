@@ -76,12 +76,12 @@ fn refusals_say_what_would_be_right() {
         (
             "db:5432",
             "\"db:5432\" is not an address",
-            "names are not resolved in this version; write an address",
+            "names are not looked up here; write an address",
         ),
         (
             "localhost",
             "\"localhost\" is not an address",
-            "names are not resolved in this version; write 127.0.0.1:5432",
+            "names are not looked up here; write 127.0.0.1:5432",
         ),
         (
             "2001:db8::1",
@@ -128,17 +128,17 @@ fn refusals_say_what_would_be_right() {
         (
             "224.0.0.1:80",
             "\"224.0.0.1:80\" is a group of machines",
-            "TCP needs the address of one machine",
+            "write the address of one machine",
         ),
         (
             "255.255.255.255:80",
             "\"255.255.255.255:80\" is a group of machines",
-            "TCP needs the address of one machine",
+            "write the address of one machine",
         ),
         (
             "[ff02::1]:80",
             "\"[ff02::1]:80\" is a group of machines",
-            "TCP needs the address of one machine",
+            "write the address of one machine",
         ),
         (
             "10.0.0.0/8",
@@ -204,6 +204,49 @@ fn sources_have_no_port() {
     );
     assert!(parse_source("fe80::1").is_err(), "an IpAddr cannot say which interface");
     assert!(parse_source("client").is_err() && parse_source("eth0").is_err() && parse_source("224.0.0.1").is_err());
+}
+
+#[test]
+fn dns_servers_listen_on_port_53_unless_written() {
+    for (text, address) in [
+        ("10.0.0.53", "10.0.0.53:53"),
+        ("10.0.0.53:5353", "10.0.0.53:5353"),
+        ("2001:db8::53", "[2001:db8::53]:53"),
+        ("[2001:db8::53]", "[2001:db8::53]:53"),
+        ("[2001:db8::53]:5353", "[2001:db8::53]:5353"),
+    ] {
+        assert_eq!(
+            parse_dns_server(text),
+            Ok(address.parse().expect("an address")),
+            "{text}"
+        );
+    }
+    for (text, message, help) in [
+        (
+            "dns.example.com",
+            "\"dns.example.com\" is not an address",
+            "names are not looked up here; write an address",
+        ),
+        (
+            "0.0.0.0",
+            "\"0.0.0.0\" means every address",
+            "write the server's own address",
+        ),
+        (
+            "10.0.0.53:0",
+            "\"10.0.0.53:0\" has port 0",
+            "write a port from 1 to 65535",
+        ),
+        (
+            "224.0.0.1",
+            "\"224.0.0.1\" is a group of machines",
+            "write the address of one machine",
+        ),
+        ("", "is empty", "write an IP address, such as 10.0.0.53"),
+    ] {
+        let fault = parse_dns_server(text).expect_err(text);
+        assert_eq!((fault.message.as_str(), fault.help.as_str()), (message, help), "{text}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `5s`, `250ms`, `1h`, `1m30s`.
 
 use crate::diagnostic::quote;
-use crate::limits::Span;
+use crate::limits::{Limits, Span};
 use crate::problem::Fault;
 use crate::suggest;
 use std::time::Duration;
@@ -26,6 +26,26 @@ const LONG_UNITS: [(&str, &[&str]); 5] = [
 
 /// Reads a duration inside `limits`.
 pub(crate) fn parse(text: &str, limits: Span) -> Result<Duration, Fault> {
+    let Span { min, max, .. } = limits;
+    within(text, Limits { min, max })
+}
+
+/// `off`, or a duration inside `limits`.
+pub(crate) fn parse_or_off(text: &str, limits: Limits) -> Result<Option<Duration>, Fault> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let zero = millis(text).is_ok_and(|millis| millis == 0);
+    match within(text, limits) {
+        Err(fault) if zero || matches!(text, "0" | "false" | "no" | "none") => Err(Fault {
+            help: "write off".to_owned(),
+            ..fault
+        }),
+        other => other.map(Some),
+    }
+}
+
+fn within(text: &str, limits: Limits) -> Result<Duration, Fault> {
     let duration = Duration::from_millis(millis(text)?);
     if duration < limits.min || duration > limits.max {
         let side = if duration < limits.min { "short" } else { "long" };

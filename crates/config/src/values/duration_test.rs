@@ -87,6 +87,27 @@ fn whole_seconds_where_the_kernel_wants_them() {
     );
 }
 
+#[test]
+fn off_is_a_duration_of_some_keys() {
+    let limits = Limits {
+        min: Duration::from_secs(1),
+        max: Duration::from_secs(3_600),
+    };
+    assert_eq!(parse_or_off("off", limits), Ok(None));
+    assert_eq!(parse_or_off("30s", limits), Ok(Some(Duration::from_secs(30))));
+    for (text, help) in [
+        ("0s", "write off"),
+        ("0", "write off"),
+        ("false", "write off"),
+        ("none", "write off"),
+        ("10ms", "write 1s to 1h"),
+        ("2h", "write 1s to 1h"),
+        ("30", "write 30s or 30ms"),
+    ] {
+        assert_eq!(parse_or_off(text, limits).expect_err(text).help, help, "{text}");
+    }
+}
+
 proptest! {
     #[test]
     fn what_is_shown_reads_back(ms in 0_u64..=1 << 50) {

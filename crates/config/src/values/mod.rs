@@ -5,7 +5,11 @@
 
 pub(crate) mod address;
 pub(crate) mod duration;
+pub(crate) mod escape;
+pub(crate) mod http;
+pub(crate) mod name;
 pub(crate) mod number;
+pub(crate) mod path;
 pub(crate) mod size;
 pub(crate) mod variables;
 pub(crate) mod word;

@@ -1,4 +1,4 @@
-//! Whole numbers, powers of two, `true` and `false`.
+//! Whole numbers, powers of two, percents and factors, `true` and `false`.
 
 use crate::diagnostic::quote;
 use crate::limits::Range;
@@ -34,6 +34,56 @@ pub(crate) fn require_power_of_two(number: u64, text: &str, show: impl Fn(u64) -
         format!("{} is not a power of two", quote(text).trim_matches('"')),
         help,
     ))
+}
+
+/// A whole number of percent, with or without the sign.
+pub(crate) fn parse_percent(text: &str, limits: Range) -> Result<u64, Fault> {
+    let help = format!("write {}% to {}%", limits.min, limits.max);
+    parse(text.strip_suffix('%').unwrap_or(text), limits).map_err(|fault| Fault { help, ..fault })
+}
+
+/// `off`, or a factor such as `1.25`, in percent; exact, so no more than two decimals.
+pub(crate) fn parse_factor_or_off(text: &str, limits: Range) -> Result<Option<u64>, Fault> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let help = || {
+        format!(
+            "write {} to {}, or off",
+            show_factor(limits.min),
+            show_factor(limits.max)
+        )
+    };
+    if text.ends_with('%') {
+        return Err(Fault::new(
+            format!("{} is in percent", quote(text)),
+            "write a factor such as 1.25",
+        ));
+    }
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(decimals) {
+        return Err(Fault::new(format!("{} is not a number", quote(text)), help()));
+    }
+    if decimals.len() > 2 {
+        return Err(Fault::new(
+            format!("{} has more than two decimals", quote(text)),
+            "write a factor such as 1.25",
+        ));
+    }
+    let percent = format!("{whole}{decimals:0<2}").parse::<u64>();
+    match percent {
+        Ok(percent) if (limits.min..=limits.max).contains(&percent) => Ok(Some(percent)),
+        _ => Err(Fault::new(format!("{} is out of range", crop(text)), help())),
+    }
+}
+
+/// 125 is `1.25`, 10,000 is `100`.
+fn show_factor(percent: u64) -> String {
+    match (percent / 100, percent % 100) {
+        (whole, 0) => whole.to_string(),
+        (whole, rest) => format!("{whole}.{rest:02}"),
+    }
 }
 
 /// Only `true` and `false`; YAML 1.1's `yes`, `on`, `y` are refused because `no` is also a country.
@@ -110,5 +160,56 @@ mod tests {
         assert_eq!(parse_bool("yes").expect_err("yes").help, "write true");
         assert_eq!(parse_bool("Off").expect_err("off").help, "write false");
         assert_eq!(parse_bool("maybe").expect_err("maybe").help, "write true or false");
+    }
+
+    #[test]
+    fn percents_with_and_without_the_sign() {
+        let all = Range { min: 0, max: 100 };
+        assert_eq!(parse_percent("50%", all), Ok(50));
+        assert_eq!(parse_percent("0", all), Ok(0));
+        assert_eq!(parse_percent("100%", all), Ok(100));
+        for text in ["101%", "101", "50 %", "-1%", "0.5", "%", "50%%"] {
+            let fault = parse_percent(text, all).expect_err(text);
+            assert_eq!(fault.help, "write 0% to 100%", "{text}");
+        }
+    }
+
+    #[test]
+    fn factors_are_exact() {
+        let limits = Range { min: 101, max: 10_000 };
+        for (text, percent) in [
+            ("1.25", Some(125)),
+            ("1.5", Some(150)),
+            ("2", Some(200)),
+            ("1.01", Some(101)),
+            ("100", Some(10_000)),
+            ("100.00", Some(10_000)),
+            ("off", None),
+        ] {
+            assert_eq!(parse_factor_or_off(text, limits), Ok(percent), "{text}");
+        }
+        for (text, message, help) in [
+            ("1", "1 is out of range", "write 1.01 to 100, or off"),
+            ("1.00", "1.00 is out of range", "write 1.01 to 100, or off"),
+            ("100.01", "100.01 is out of range", "write 1.01 to 100, or off"),
+            (
+                "99999999999999999999",
+                "99999999999999999999 is out of range",
+                "write 1.01 to 100, or off",
+            ),
+            (
+                "1.255",
+                "\"1.255\" has more than two decimals",
+                "write a factor such as 1.25",
+            ),
+            ("125%", "\"125%\" is in percent", "write a factor such as 1.25"),
+            ("1,25", "\"1,25\" is not a number", "write 1.01 to 100, or off"),
+            ("1.", "\"1.\" is not a number", "write 1.01 to 100, or off"),
+            (".5", "\".5\" is not a number", "write 1.01 to 100, or off"),
+            ("", "\"\" is not a number", "write 1.01 to 100, or off"),
+        ] {
+            let fault = parse_factor_or_off(text, limits).expect_err(text);
+            assert_eq!((fault.message.as_str(), fault.help.as_str()), (message, help), "{text}");
+        }
     }
 }

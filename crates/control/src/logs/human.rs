@@ -83,6 +83,12 @@ impl Visit for Fields {
     }
 }
 
+/// Control characters, line breaks, and the marks that reorder text. All of them lie below U+10000.
+pub(crate) fn obeyed_by_terminals(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Everything that a terminal could obey, and every line break, becomes `\u{..}`, `\n` or the like; so do the marks that
 /// reorder text.
 fn push_escaped(text: &mut String, value: &str) {
@@ -91,9 +97,7 @@ fn push_escaped(text: &mut String, value: &str) {
             '\n' => text.push_str("\\n"),
             '\r' => text.push_str("\\r"),
             '\t' => text.push_str("\\t"),
-            c if c.is_control()
-                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
-            {
+            c if obeyed_by_terminals(c) => {
                 // Writing to a String cannot fail.
                 let _ = write!(text, "\\u{{{:x}}}", u32::from(c));
             }

@@ -7,7 +7,9 @@ mod human;
 mod queue;
 
 use human::Human;
+pub(crate) use human::obeyed_by_terminals;
 pub use queue::{LINE_BYTES_MAX, LINES_MAX, LineQueue};
+pub(crate) use queue::{WriteFailure, write_counted};
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
@@ -45,6 +47,11 @@ impl Logs {
         self.0.dropped()
     }
 
+    /// The way to the thread that writes standard error.
+    pub(crate) fn queue(&self) -> &LineQueue {
+        &self.0
+    }
+
     /// Writes what is queued, but does not wait for a reader that is stuck.
     pub fn flush(&self) {
         self.0.flush(FLUSH_TIMEOUT);
@@ -60,6 +67,15 @@ pub fn start(format: Format, levels: Levels) -> io::Result<Logs> {
         .map_err(|_| io::Error::other("logging was started twice"))?;
     panic::set_hook(Box::new(log_panic));
     Ok(Logs(queue))
+}
+
+/// For tests elsewhere: lines go to `sink`, events of the caller's thread too while it is told to.
+#[cfg(test)]
+pub(crate) fn start_on(sink: Box<dyn io::Write + Send>) -> (Logs, tracing::Dispatch) {
+    let queue = queue::start(sink, LINES_MAX).expect("starts");
+    let levels = parse_levels("info").expect("a level");
+    let told = subscriber(Format::Human, levels, false, queue.clone());
+    (Logs(queue), tracing::Dispatch::new(told))
 }
 
 /// Instead of the standard library's hook, which writes several lines straight to standard error: a worker would wait

@@ -18,8 +18,21 @@ pub const LINE_BYTES_MAX: usize = 8 * 1024;
 
 enum Entry {
     Line(Box<[u8]>),
+    /// Whole lines of somebody who waits for the answer.
+    Lines(Vec<u8>, SyncSender<Answer>),
     /// Answered when everything before it was written.
     Flush(SyncSender<()>),
+}
+
+/// The bytes of [`LineQueue::write_through`] again, to be used for the next ones, and what became of them.
+type Answer = (Vec<u8>, Result<(), WriteFailure>);
+
+/// Why not everything was written.
+#[derive(Debug)]
+pub(crate) struct WriteFailure {
+    /// Bytes that were.
+    pub(crate) written: usize,
+    pub(crate) error: io::Error,
 }
 
 /// Starts the writing thread. `sink` may block for as long as it likes.
@@ -44,6 +57,20 @@ impl LineQueue {
     /// Lines dropped so far.
     pub fn dropped(&self) -> &Arc<AtomicU64> {
         &self.dropped
+    }
+
+    /// Writes whole lines behind those that were logged before and gives the bytes back. Waits for the reader, as long
+    /// as it takes: never for whoever serves connections.
+    pub(crate) fn write_through(&self, lines: Vec<u8>) -> Answer {
+        let gone = || {
+            let error = io::ErrorKind::BrokenPipe.into();
+            Err(WriteFailure { written: 0, error })
+        };
+        let (answer, answered) = sync_channel(1);
+        match self.sender.send(Entry::Lines(lines, answer)) {
+            Ok(()) => answered.recv().unwrap_or_else(|_| (Vec::new(), gone())),
+            Err(_) => (Vec::new(), gone()),
+        }
     }
 
     /// Waits until all lines logged before were written, or `timeout` is over. `true` if they were.
@@ -109,6 +136,23 @@ fn cut(line: &[u8]) -> Box<[u8]> {
     kept.into_bytes().into()
 }
 
+/// Writes until everything is written or the kernel refuses.
+pub(crate) fn write_counted(sink: &mut impl Write, bytes: &[u8]) -> Result<(), WriteFailure> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match sink.write(&bytes[written..]) {
+            Ok(0) => {
+                let error = io::ErrorKind::WriteZero.into();
+                return Err(WriteFailure { written, error });
+            }
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(WriteFailure { written, error }),
+        }
+    }
+    Ok(())
+}
+
 fn write_lines(mut sink: Box<dyn Write + Send>, queue: &Receiver<Entry>, dropped: &AtomicU64) {
     let mut told = 0;
     loop {
@@ -138,6 +182,10 @@ fn write_lines(mut sink: Box<dyn Write + Send>, queue: &Receiver<Entry>, dropped
                     dropped.fetch_add(1, Ordering::Relaxed);
                     told += 1;
                 }
+            }
+            Entry::Lines(lines, answer) => {
+                let outcome = write_counted(&mut sink, &lines);
+                let _ = answer.try_send((lines, outcome));
             }
             Entry::Flush(done) => {
                 let _ = sink.flush();

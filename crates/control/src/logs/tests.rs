@@ -67,7 +67,7 @@ fn human_lines_hold_no_control_characters() {
         .chars()
         .filter(|c| c.is_control() || "\u{2028}\u{202e}".contains(*c))
         .collect();
-    assert_eq!(bad, []);
+    assert_eq!(bad, Vec::<char>::new());
 }
 
 #[test]

@@ -4,7 +4,6 @@
 //! Called by `metrics` only.
 
 use ringway_core::stats::{HISTOGRAM_BOUNDS_US, HistogramTotal};
-use std::fmt::{Display, Write};
 
 /// What the answer to a scrape must be labelled as.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -32,10 +31,15 @@ impl Kind {
 }
 
 /// Takes the samples of one metric.
+///
+/// A page of a thousand backends has sixty thousand lines, so nothing here goes through the formatting machinery, and
+/// what the lines of one histogram share is written once.
 pub(super) struct Samples<'a> {
     page: &'a mut String,
     name: &'static str,
     labels: &'static [&'static str],
+    /// The labels of the histogram that is being written; used again and again.
+    series: String,
 }
 
 impl<'a> Samples<'a> {
@@ -48,79 +52,130 @@ impl<'a> Samples<'a> {
         help: &str,
     ) -> Self {
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
-        put(
+        for part in ["# HELP ", name, " ", &help, "\n# TYPE ", name, " ", kind.word(), "\n"] {
+            page.push_str(part);
+        }
+        Self {
             page,
-            format_args!("# HELP {name} {help}\n# TYPE {name} {}\n", kind.word()),
-        );
-        Self { page, name, labels }
+            name,
+            labels,
+            series: String::new(),
+        }
     }
 
     /// One value; `values` are parallel to the metric's labels.
-    pub(super) fn value(&mut self, values: &[&str], value: impl Display) {
-        self.line("", values, None, value);
+    pub(super) fn value(&mut self, values: &[&str], value: u64) {
+        self.page.push_str(self.name);
+        if !values.is_empty() {
+            self.page.push('{');
+        }
+        push_pairs(self.page, self.name, self.labels, values);
+        self.page.push_str(if values.is_empty() { " " } else { "} " });
+        push_integer(self.page, value);
+        self.page.push('\n');
     }
 
     /// One histogram; bounds and sum become seconds, buckets cumulative.
     pub(super) fn histogram(&mut self, values: &[&str], total: &HistogramTotal) {
+        let Self { page, name, series, .. } = self;
+        series.clear();
+        push_pairs(series, name, self.labels, values);
+        let comma = if series.is_empty() { "" } else { "," };
         let mut count = 0;
         for (index, bucket) in total.buckets.iter().enumerate() {
             count += bucket;
-            match HISTOGRAM_BOUNDS_US.get(index) {
-                Some(&bound) => self.line("_bucket", values, Some(&seconds(bound)), count),
-                None => self.line("_bucket", values, Some("+Inf"), count),
+            for part in [name, "_bucket{", series, comma, "le=\""] {
+                page.push_str(part);
             }
+            match HISTOGRAM_BOUNDS_US.get(index) {
+                Some(&bound) => push_seconds(page, bound),
+                None => page.push_str("+Inf"),
+            }
+            page.push_str("\"} ");
+            push_integer(page, count);
+            page.push('\n');
         }
-        self.line("_sum", values, None, seconds(total.sum_us));
-        self.line("_count", values, None, count);
+        let (open, close) = if series.is_empty() { ("", " ") } else { ("{", "} ") };
+        for part in [name, "_sum", open, series, close] {
+            page.push_str(part);
+        }
+        push_seconds(page, total.sum_us);
+        for part in ["\n", name, "_count", open, series, close] {
+            page.push_str(part);
+        }
+        push_integer(page, count);
+        page.push('\n');
     }
+}
 
-    fn line(&mut self, suffix: &str, values: &[&str], le: Option<&str>, value: impl Display) {
-        assert_eq!(
-            values.len(),
-            self.labels.len(),
-            "{} is declared with other labels",
-            self.name
-        );
-        put(self.page, format_args!("{}{suffix}", self.name));
-        let pairs = self
-            .labels
-            .iter()
-            .copied()
-            .zip(values.iter().copied())
-            .chain(le.map(|bound| ("le", bound)));
-        let mut open = false;
-        for (label, value) in pairs {
-            put(self.page, format_args!("{}{label}=\"", if open { ',' } else { '{' }));
-            push_escaped(self.page, value);
-            self.page.push('"');
-            open = true;
+/// `label="value"` for each label, with commas between.
+fn push_pairs(text: &mut String, name: &str, labels: &[&str], values: &[&str]) {
+    assert_eq!(values.len(), labels.len(), "{name} is declared with other labels");
+    for (at, (label, value)) in labels.iter().zip(values).enumerate() {
+        if at > 0 {
+            text.push(',');
         }
-        put(self.page, format_args!("{} {value}\n", if open { "}" } else { "" }));
+        text.push_str(label);
+        text.push_str("=\"");
+        push_escaped(text, value);
+        text.push('"');
     }
 }
 
 /// Label values may hold anything but these three as they are (exposition formats, "Comments, help text, and type
 /// information").
-fn push_escaped(page: &mut String, value: &str) {
-    for character in value.chars() {
-        match character {
-            '\\' => page.push_str("\\\\"),
-            '"' => page.push_str("\\\""),
-            '\n' => page.push_str("\\n"),
-            other => page.push(other),
-        }
+fn push_escaped(text: &mut String, value: &str) {
+    let mut plain = 0;
+    // All three are ASCII, so these positions are between characters.
+    for (at, byte) in value.bytes().enumerate() {
+        let escaped = match byte {
+            b'\\' => "\\\\",
+            b'"' => "\\\"",
+            b'\n' => "\\n",
+            _ => continue,
+        };
+        text.push_str(&value[plain..at]);
+        text.push_str(escaped);
+        plain = at + 1;
     }
+    text.push_str(&value[plain..]);
+}
+
+/// Decimal digits.
+fn push_integer(text: &mut String, mut value: u64) {
+    if value < 10 {
+        // Most numbers of most pages.
+        text.push(digit(value));
+        return;
+    }
+    // As many digits as the largest has.
+    let mut digits = ['0'; 20];
+    let mut first = digits.len();
+    while value > 0 {
+        first -= 1;
+        digits[first] = digit(value % 10);
+        value /= 10;
+    }
+    text.extend(&digits[first..]);
 }
 
 /// Microseconds as decimal seconds, exact: a float would lose digits of a sum that grew for months.
-fn seconds(us: u64) -> String {
-    let text = format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+fn push_seconds(text: &mut String, us: u64) {
+    push_integer(text, us / 1_000_000);
+    let (mut rest, mut unit) = (us % 1_000_000, 100_000);
+    if rest > 0 {
+        text.push('.');
+    }
+    while rest > 0 {
+        text.push(digit(rest / unit));
+        rest %= unit;
+        unit /= 10;
+    }
 }
 
-fn put(page: &mut String, text: std::fmt::Arguments<'_>) {
-    // Writing to a String cannot fail.
-    let _ = page.write_fmt(text);
+/// Of a number below 10.
+fn digit(value: u64) -> char {
+    char::from(b'0' + value as u8)
 }
 
 #[cfg(test)]
@@ -193,6 +248,41 @@ mod tests {
         ] {
             assert_eq!(seconds(us), text);
         }
+        assert_eq!(seconds(1_020_300), "1.0203");
         assert_eq!(seconds(u64::MAX), "18446744073709.551615");
+    }
+
+    fn seconds(us: u64) -> String {
+        let mut text = String::new();
+        push_seconds(&mut text, us);
+        text
+    }
+
+    #[test]
+    fn integers_have_all_their_digits_and_no_others() {
+        for (value, digits) in [
+            (0, "0"),
+            (9, "9"),
+            (10, "10"),
+            (101, "101"),
+            (1_000_000, "1000000"),
+            (u64::MAX, "18446744073709551615"),
+        ] {
+            let mut text = String::from("=");
+            push_integer(&mut text, value);
+            assert_eq!(text[1..], *digits);
+        }
+    }
+
+    #[test]
+    fn a_histogram_without_labels_has_the_bound_alone() {
+        let page = page(
+            |samples| samples.histogram(&[], &HistogramTotal::default()),
+            Kind::Histogram,
+            &[],
+        );
+        let lines: Vec<&str> = page.lines().skip(2).collect();
+        assert_eq!(lines[0], "ringway_x_bucket{le=\"0.0001\"} 0");
+        assert_eq!(lines[19..], ["ringway_x_sum 0", "ringway_x_count 0"]);
     }
 }

@@ -1,19 +1,20 @@
 //! A process as a scrape sees it, with counters set by hand.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+use ringway_control::health::Board;
 use ringway_control::metrics::Observed;
-use ringway_core::backend::Registry;
+use ringway_control::readiness::Readiness;
+use ringway_control::status::Live;
 use ringway_core::model::{
-    Address, Backend, Balance, Buffers, HashAlgorithm, HashRule, Keepalive, Listener, Model, Pool, PoolIndex, Protocol,
-    Workers,
+    Address, Backend, Balance, Buffers, HashAlgorithm, HashRule, Health, Keepalive, Listener, Model, Pool, PoolIndex,
+    Protocol, Resolve, Sessions, Target, Workers,
 };
 use ringway_core::reason::{ConnectError, EndReason, ShedReason};
-use ringway_core::snapshot::Snapshot;
 use ringway_core::stats::WorkerStats;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) fn model() -> Model {
     let keepalive = Keepalive {
@@ -35,9 +36,11 @@ pub(crate) fn model() -> Model {
         max_connections: None,
     };
     let backend = |label: &str, address: Address| Backend {
-        address,
+        target: Target::Address(address),
         label: label.into(),
         weight: 1,
+        max_connections: None,
+        backup: false,
     };
     let inet = |port: u16| Address::Inet(([10, 0, 0, 11], port).into());
     let pool = |name: &str, backends: Vec<Backend>| Pool {
@@ -46,12 +49,17 @@ pub(crate) fn model() -> Model {
         hash: HashRule {
             algorithm: HashAlgorithm::Rendezvous,
             seed: 0,
+            max_load: None,
         },
         connect_timeout: Duration::from_secs(5),
         tries: 3,
         source: Vec::new(),
         keepalive,
         dead_peer_timeout: Duration::from_secs(60),
+        queue: None,
+        health: Health::default(),
+        sessions: Sessions::default(),
+        resolve: Resolve::default(),
         backends,
     };
     Model {
@@ -64,6 +72,7 @@ pub(crate) fn model() -> Model {
         },
         drain_timeout: Duration::from_secs(30),
         drain_delay: Duration::ZERO,
+        session_log: None,
         listeners: vec![listener("postgres", 5432, 0), listener("odd \"name\"\\\n", 80, 1)],
         pools: vec![
             pool(
@@ -83,14 +92,34 @@ pub(crate) fn model() -> Model {
 
 /// Two workers that counted nothing yet.
 pub(crate) fn fresh() -> Observed {
-    let model = model();
+    observed(model())
+}
+
+/// The same with another configuration.
+pub(crate) fn observed(model: Model) -> Observed {
+    let listeners = model.listeners.len();
+    let (snapshot, board) = Board::of_model(model, 2);
     Observed {
-        workers: (0..2)
-            .map(|_| Arc::new(WorkerStats::new(model.listeners.len())))
-            .collect(),
-        snapshot: Arc::new(Snapshot::new(model, &Registry::default(), 2)),
+        workers: (0..2).map(|_| Arc::new(WorkerStats::new(listeners))).collect(),
+        snapshot,
         log_lines_dropped: Arc::new(AtomicU64::new(0)),
+        board,
+        ear: None,
+        connections_max: 10_000,
     }
+}
+
+/// A process that began just now, as the admin port shows it.
+pub(crate) fn live(observed: Observed, readiness: Readiness) -> Arc<Live> {
+    Arc::new(Live {
+        observed: Arc::new(observed),
+        readiness,
+        epoch: Instant::now(),
+        started: SystemTime::UNIX_EPOCH,
+        config: vec!["ringway.yaml".to_owned()],
+        bound: Vec::new(),
+        rates: Mutex::default(),
+    })
 }
 
 /// Two workers that counted the numbers that the tests expect.
@@ -111,7 +140,7 @@ pub(crate) fn busy() -> Observed {
         worker.runtime.tasks_panicked.add(scale);
         worker.runtime.buffers_out.add(3 * scale);
     }
-    let backend = &seen.snapshot.pools[0].backends[1];
+    let backend = seen.board.pools()[0].backends[1].state.clone();
     std::mem::forget(backend.reserve()); // a connection that stays open for as long as the test runs
     backend.workers[0].connections_total.add(1);
     backend.workers[1].connections_total.add(2);

@@ -18,6 +18,8 @@ pub(crate) struct Maglev {
     seed: u64,
     /// Positions among the eligible backends; [`SLOTS`] of them, or none when nothing is eligible.
     table: Box<[u32]>,
+    /// How many backends are eligible.
+    backends: usize,
 }
 
 /// One backend's walk through the table while it is filled.
@@ -46,6 +48,7 @@ impl Maglev {
             return Self {
                 seed,
                 table: Box::default(),
+                backends: 0,
             };
         }
         let mut table = vec![FREE; SLOTS as usize];
@@ -63,29 +66,30 @@ impl Maglev {
         Self {
             seed,
             table: table.into_boxed_slice(),
+            backends: walks.len(),
         }
     }
 
-    /// The backend in the client's slot. If that was tried, the one in the slot to which the hash of the hash leads,
+    /// The backend in the client's slot. If that is not usable, the one in the slot to which the hash of the hash leads,
     /// and so on: going to the next slot of the table instead would favour some backends by a fifth, because two walks
-    /// meet in a pattern. After [`LOOKS_MAX`] looks the next slots are taken all the same.
-    pub(crate) fn choose(&self, client: ClientKey, untried: impl Fn(usize) -> bool) -> Option<usize> {
+    /// meet in a pattern. After [`LOOKS_MAX`] looks the next slots are taken all the same; and last of all any backend,
+    /// as one may be too light for a slot.
+    pub(crate) fn choose(&self, client: ClientKey, usable: impl Fn(usize) -> bool) -> Option<usize> {
         let mut hash = client.hash(self.seed);
         let mut slot = 0;
         for _ in 0..LOOKS_MAX {
             slot = (hash % u64::from(SLOTS)) as usize;
             let at = *self.table.get(slot)? as usize;
-            if untried(at) {
+            if usable(at) {
                 return Some(at);
             }
             hash = hash::split_mix(hash);
         }
+        // A pool in which everything is full must not walk the table each time.
+        let any = (0..self.backends).find(|&at| usable(at))?;
         let (before, after) = self.table.split_at_checked(slot)?;
-        after
-            .iter()
-            .chain(before)
-            .map(|&at| at as usize)
-            .find(|&at| untried(at))
+        let mut slots = after.iter().chain(before).map(|&at| at as usize);
+        Some(slots.find(|&at| usable(at)).unwrap_or(any))
     }
 
     #[cfg(test)]

@@ -79,9 +79,9 @@ impl Rendezvous {
 impl Draw {
     /// Strictly: of equal ones the first in hash order stays.
     fn beats(self, other: Self) -> bool {
-        // self / weight < other / other_weight; 51 + 10 bits fit.
-        let ours = self.minus_log2 * u64::from(other.racer.weight);
-        let theirs = other.minus_log2 * u64::from(self.racer.weight);
+        // self / weight < other / other_weight; 51 + 20 bits fit.
+        let ours = u128::from(self.minus_log2) * u128::from(other.racer.weight);
+        let theirs = u128::from(other.minus_log2) * u128::from(self.racer.weight);
         ours < theirs || (ours == theirs && self.drawn > other.drawn)
     }
 }

@@ -17,6 +17,8 @@ pub(crate) const TICKETS_PER_CHOICE_MAX: usize = 16;
 pub(crate) struct Schedule {
     /// Positions among the eligible backends; never empty when there is an eligible backend.
     slots: Box<[u32]>,
+    /// How many backends are eligible.
+    backends: usize,
 }
 
 impl Schedule {
@@ -25,28 +27,40 @@ impl Schedule {
     pub(crate) fn new(weights: &[u32]) -> Self {
         Self {
             slots: smooth(&turns(weights)),
+            backends: weights.len(),
         }
     }
 
     /// The backend whose turn it is: each choice takes a ticket, so over all workers the turns come in schedule order.
     ///
-    /// If it is that of a backend already tried for this connection, that backend's turn is forfeited and the next
-    /// ticket taken. So the tickets of all other backends still serve one connection each, and the load of one that
-    /// refuses spreads over the others by weight instead of falling on its neighbour. After
-    /// [`TICKETS_PER_CHOICE_MAX`] forfeited turns (a heavy backend among light ones) the nearest untried backend in
+    /// If it is that of a backend that is not usable (tried already for this connection, or full), that backend's turn
+    /// is forfeited and the next ticket taken. So the tickets of all other backends still serve one connection each,
+    /// and the load of one that refuses spreads over the others by weight instead of falling on its neighbour. After
+    /// [`TICKETS_PER_CHOICE_MAX`] forfeited turns (a heavy backend among light ones) the nearest usable backend in
     /// the schedule is taken without its ticket; then its turns are a little denser until health takes the refusing
     /// one out.
-    pub(crate) fn choose(&self, tickets: &Tickets, untried: impl Fn(usize) -> bool) -> Option<usize> {
+    ///
+    /// `claim` reserves a backend if it is usable, so that one look is enough where all is well; `usable` only looks.
+    pub(crate) fn choose<T>(
+        &self,
+        tickets: &Tickets,
+        claim: impl Fn(usize) -> Option<T>,
+        usable: impl Fn(usize) -> bool,
+    ) -> Option<(usize, T)> {
         let len = self.slots.len();
         if len == 0 {
             return None;
         }
         let mut slot = 0;
-        for _ in 0..TICKETS_PER_CHOICE_MAX {
+        for taken in 0..TICKETS_PER_CHOICE_MAX {
             slot = (tickets.take() % len as u64) as usize;
             let position = self.slots[slot] as usize;
-            if untried(position) {
-                return Some(position);
+            if let Some(claimed) = claim(position) {
+                return Some((position, claimed));
+            }
+            // A pool in which everything is full must not walk the schedule each time, nor forfeit anybody's turns.
+            if taken == 0 && !(0..self.backends).any(&usable) {
+                return None;
             }
         }
         let (before, after) = self.slots.split_at(slot);
@@ -54,7 +68,7 @@ impl Schedule {
             .iter()
             .chain(before)
             .map(|&position| position as usize)
-            .find(|&position| untried(position))
+            .find_map(|position| Some((position, claim(position)?)))
     }
 
     #[cfg(test)]

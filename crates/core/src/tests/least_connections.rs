@@ -1,37 +1,17 @@
-use super::{Bed, client};
-use crate::backend::Reservation;
-use crate::balance::least_connections::LeastConnections;
-use crate::balance::{Choice, Eligible, Selector, Tickets, Tried};
+use super::{Bed, NOW, client, eligible, hold};
+use crate::balance::sample::Sample;
+use crate::balance::{Choice, NoChoice, Selector, Tried};
 use crate::model::{BackendIndex, Balance, HashAlgorithm};
 use proptest::prelude::*;
-use std::sync::Barrier;
 
 fn bed(weights: &[u16]) -> Bed {
     Bed::new(Balance::LeastConnections, HashAlgorithm::Rendezvous, weights)
 }
 
 fn open(selector: &Selector) -> Choice {
-    selector.choose(client(0), &Tried::default()).expect("all are eligible")
-}
-
-/// Opens and holds `connections`, spread over this many threads that start together.
-fn hold(selector: &Selector, threads: usize, connections: usize) -> Vec<Choice> {
-    let start = Barrier::new(threads);
-    let opening = |thread: usize| {
-        let mine = connections / threads + usize::from(thread < connections % threads);
-        start.wait();
-        (0..mine).map(|_| open(selector)).collect::<Vec<_>>()
-    };
-    std::thread::scope(|scope| {
-        let opening = &opening;
-        let threads: Vec<_> = (0..threads)
-            .map(|thread| scope.spawn(move || opening(thread)))
-            .collect();
-        threads
-            .into_iter()
-            .flat_map(|thread| thread.join().expect("no thread panics"))
-            .collect()
-    })
+    selector
+        .choose(client(0), &Tried::default(), NOW)
+        .expect("all are eligible")
 }
 
 #[test]
@@ -90,12 +70,12 @@ fn tried_backends_are_left_out_however_idle() {
     let mut tried = Tried::default();
     tried.insert(BackendIndex(0));
     let selector = bed.selector();
-    let second = selector.choose(client(0), &tried).expect("two others");
+    let second = selector.choose(client(0), &tried, NOW).expect("two others");
     assert_eq!(second.index, BackendIndex(1));
     tried.insert(BackendIndex(1));
     assert_eq!(
-        selector.choose(client(0), &tried).map(|choice| choice.index),
-        Some(BackendIndex(2))
+        selector.choose(client(0), &tried, NOW).map(|choice| choice.index),
+        Ok(BackendIndex(2))
     );
 }
 
@@ -103,12 +83,18 @@ fn tried_backends_are_left_out_however_idle() {
 fn after_too_many_lost_races_it_still_reserves() {
     let bed = bed(&[1, 1]);
     let _busy = bed.states[0].reserve();
-    let eligible = eligible(&bed);
-    let rule = LeastConnections::new(&eligible);
-    let chosen = rule.choose_within(0, &eligible, &Tickets::new(), &Tried::default());
-    let (at, _held): (usize, Reservation) = chosen.expect("two are eligible");
-    assert_eq!(at, 1);
+    let chosen = bed.selector().choose_within(0, client(0), &Tried::default(), NOW);
+    let held = chosen.expect("two are eligible");
+    assert_eq!(held.index, BackendIndex(1));
     assert_eq!(bed.connections(), [1, 1]);
+    // The last resort keeps to what was tried and to limits as well.
+    let mut tried = Tried::default();
+    tried.insert(BackendIndex(1));
+    let second = bed.selector().choose_within(0, client(0), &tried, NOW);
+    assert_eq!(second.expect("one is left").index, BackendIndex(0));
+    bed.states[0].orders.set_connections_max(Some(1));
+    let full = bed.selector().choose_within(0, client(0), &tried, NOW);
+    assert_eq!(full.err(), Some(NoChoice::Full));
 }
 
 #[test]
@@ -152,7 +138,7 @@ fn a_sample_is_two_different_backends_drawn_by_weight() {
     let mut weights = [1; 257];
     (weights[0], weights[100], weights[256]) = (254, 254, 254);
     let bed = bed(&weights);
-    let rule = LeastConnections::new(&eligible(&bed));
+    let rule = Sample::new(&eligible(&bed));
     let (mut first, mut second) = ([0_u32; 257], [0_u32; 257]);
     for ticket in 0..10_000 {
         let (a, b) = rule.two(ticket);
@@ -187,19 +173,9 @@ fn a_sample_of_tried_backends_falls_back_to_a_look_at_all() {
     tried.insert(BackendIndex(200));
     let selector = bed.selector();
     for _ in 0..200 {
-        let third = selector.choose(client(0), &tried).expect("255 others");
+        let third = selector.choose(client(0), &tried, NOW).expect("255 others");
         assert!(![3, 200].contains(&third.index.0));
     }
-}
-
-fn eligible(bed: &Bed) -> Vec<Eligible> {
-    let backends = bed.pool.backends.iter().zip(&bed.states).enumerate();
-    let eligible = backends.map(|(position, (backend, state))| Eligible {
-        index: BackendIndex(position),
-        weight: backend.weight.into(),
-        state: state.clone(),
-    });
-    eligible.collect()
 }
 
 proptest! {

@@ -9,6 +9,7 @@ fn the_reserve_by_hand() {
             workers,
             bind_addresses,
             admin,
+            ..Reserve::default()
         }
         .descriptors()
     };
@@ -24,6 +25,7 @@ fn two_workers_under_a_limit_of_200_still_serve() {
         workers: 2,
         bind_addresses: 1,
         admin: true,
+        ..Reserve::default()
     };
     // (200 - 50) / 2
     assert_eq!(reserve.connections_fit(200), 75);
@@ -40,7 +42,8 @@ fn two_workers_under_a_limit_of_200_still_serve() {
         Reserve {
             workers: 2,
             bind_addresses: 8,
-            admin: true
+            admin: true,
+            ..Reserve::default()
         }
         .connections_fit(200)
             >= 60
@@ -53,6 +56,7 @@ fn the_sum_of_the_listeners_is_the_process_limit_unless_one_has_none() {
         workers: 2,
         bind_addresses: 2,
         admin: false,
+        ..Reserve::default()
     };
     let max = |listeners: &[Option<u32>]| {
         reserve
@@ -75,6 +79,7 @@ fn what_does_not_fit_is_refused_with_the_arithmetic() {
         workers: 2,
         bind_addresses: 35,
         admin: true,
+        ..Reserve::default()
     };
     let several = reserve
         .check([Some(20_000), Some(30_000), None], 20_000)
@@ -99,6 +104,7 @@ fn a_limit_without_room_for_one_connection_is_refused() {
         workers: 2,
         bind_addresses: 1,
         admin: true,
+        ..Reserve::default()
     };
     assert_eq!(
         reserve.check([None], 51),
@@ -118,6 +124,7 @@ fn an_unlimited_process_has_room_for_every_count() {
         workers: 1024,
         bind_addresses: u32::MAX,
         admin: true,
+        ..Reserve::default()
     };
     assert_eq!(reserve.connections_fit(u64::MAX), u32::MAX);
     let all = reserve.check([Some(u32::MAX)], u64::MAX).expect("it fits");
@@ -130,6 +137,7 @@ fn the_line_for_the_log() {
         workers: 2,
         bind_addresses: 1,
         admin: true,
+        ..Reserve::default()
     }
     .check([Some(70)], 200)
     .expect("it fits");
@@ -148,7 +156,7 @@ proptest! {
         listeners in prop::collection::vec(prop::option::of(1..100_000_u32), 1..6),
         limit in 0..1_100_000_u64,
     ) {
-        let reserve = Reserve { workers, bind_addresses, admin: true };
+        let reserve = Reserve { workers, bind_addresses, admin: true, ..Reserve::default() };
         let own: u64 = listeners.iter().flatten().map(|&max| u64::from(max)).sum();
         match reserve.check(listeners.iter().copied(), limit) {
             Ok(limits) => {

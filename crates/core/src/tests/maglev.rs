@@ -1,7 +1,7 @@
-use super::{Bed, chi_squared, client};
+use super::{Bed, NOW, chi_squared, client, eligible};
 use crate::balance::hash::{address_bytes, mix};
 use crate::balance::maglev::{Maglev, SLOTS};
-use crate::balance::{Eligible, Selector, Tried};
+use crate::balance::{Selector, Tried};
 use crate::model::{Address, BackendIndex, Balance, HashAlgorithm};
 use std::fmt::Write as _;
 use std::hash::Hasher;
@@ -12,26 +12,14 @@ fn bed(weights: &[u16]) -> Bed {
 
 fn choose(selector: &Selector, n: u32) -> usize {
     selector
-        .choose(client(n), &Tried::default())
+        .choose(client(n), &Tried::default(), NOW)
         .expect("some are eligible")
         .index
         .0
 }
 
 fn table(bed: &Bed, seed: u64) -> Vec<u32> {
-    let eligible: Vec<_> = bed
-        .pool
-        .backends
-        .iter()
-        .zip(&bed.states)
-        .enumerate()
-        .map(|(at, (backend, state))| Eligible {
-            index: BackendIndex(at),
-            weight: backend.weight.into(),
-            state: state.clone(),
-        })
-        .collect();
-    Maglev::new(&eligible, seed).table().to_vec()
+    Maglev::new(&eligible(bed), seed).table().to_vec()
 }
 
 /// The paper's pseudo-code: whole permutations, then turns; weights as accumulated targets; the standard library's
@@ -46,10 +34,10 @@ fn table_by_the_paper(bed: &Bed, seed: u64) -> Vec<u32> {
     };
     let backends = &bed.pool.backends;
     let mut order: Vec<usize> = (0..backends.len()).collect();
-    order.sort_by_key(|&i| hash(b"backend ", &backends[i].address));
+    order.sort_by_key(|&i| hash(b"backend ", &bed.states[i].address));
     let permutation = |i: usize| -> Vec<u64> {
-        let offset = hash(b"offset  ", &backends[i].address) % m;
-        let skip = hash(b"skip    ", &backends[i].address) % (m - 1) + 1;
+        let offset = hash(b"offset  ", &bed.states[i].address) % m;
+        let skip = hash(b"skip    ", &bed.states[i].address) % (m - 1) + 1;
         (0..m).map(|j| (offset + j * skip) % m).collect()
     };
     let permutations: Vec<_> = (0..backends.len()).map(permutation).collect();
@@ -166,8 +154,8 @@ fn the_order_in_the_file_does_not_matter() {
     assert_ne!(forward.pool.backends, shuffled.pool.backends);
     let (a, b) = (forward.selector(), shuffled.selector());
     for n in 0..100_000 {
-        let forward = &forward.pool.backends[choose(&a, n)].address;
-        assert_eq!(forward, &shuffled.pool.backends[choose(&b, n)].address, "client {n}");
+        let forward = &forward.states[choose(&a, n)].address;
+        assert_eq!(forward, &shuffled.states[choose(&b, n)].address, "client {n}");
     }
 }
 
@@ -201,7 +189,7 @@ fn clients_of_a_refusing_backend_spread_over_the_others() {
     tried.insert(BackendIndex(4));
     let mut counts = vec![0; 10];
     for n in (0..200_000).filter(|&n| choose(&selector, n) == 4) {
-        counts[selector.choose(client(n), &tried).expect("nine others").index.0] += 1;
+        counts[selector.choose(client(n), &tried, NOW).expect("nine others").index.0] += 1;
     }
     assert_eq!(counts.remove(4), 0);
     // 8 degrees of freedom: 26.1 once in a thousand.
@@ -223,7 +211,7 @@ fn a_backend_too_light_for_a_slot_is_still_a_last_resort() {
         .filter(|&at| at != 50)
         .for_each(|at| assert!(tried.insert(BackendIndex(at))));
     assert_eq!(
-        selector.choose(client(0), &tried).map(|choice| choice.index),
-        Some(BackendIndex(50))
+        selector.choose(client(0), &tried, NOW).map(|choice| choice.index),
+        Ok(BackendIndex(50))
     );
 }

@@ -1,23 +1,36 @@
 //! Unit tests, one file per module. What is random here is seeded, by proptest (which prints what failed) or by hand.
 
 mod backend;
+mod bandwidth;
+mod bounded;
 mod client;
+mod gate;
 mod hash;
+mod judge;
 mod least_connections;
 mod limits;
 mod log2;
 mod maglev;
+mod pool_health;
+mod queue;
+mod random;
 mod reason;
 mod rendezvous;
+mod response_time;
 mod round_robin;
 mod selector;
+mod snapshot;
+mod speed;
 mod stats;
 
 use crate::backend::BackendState;
-use crate::balance::{ClientKey, Selector, Tickets};
-use crate::model::{Address, Backend, BackendIndex, Balance, HashAlgorithm, HashRule, Keepalive, Pool};
+use crate::balance::{Candidate, Choice, ClientKey, Eligible, Selector, Tickets, Tried};
+use crate::model::{
+    Address, Backend, BackendIndex, Balance, HashAlgorithm, HashRule, Health, Keepalive, Pool, Resolve, Sessions,
+    Target,
+};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 /// A pool of backends 10.0.x.y:5432 with these weights, its states, its tickets.
@@ -34,29 +47,36 @@ impl Bed {
             .enumerate()
             .map(|(position, &weight)| backend(position, weight))
             .collect();
-        Self::of(pool(balance, HashRule { algorithm, seed: 0 }, backends))
+        Self::of(pool(
+            balance,
+            HashRule {
+                algorithm,
+                seed: 0,
+                max_load: None,
+            },
+            backends,
+        ))
     }
 
     fn of(pool: Pool) -> Self {
-        let states = pool
-            .backends
-            .iter()
-            .map(|backend| Arc::new(BackendState::new(backend, 1)))
-            .collect();
+        let states = pool.backends.iter().enumerate().map(|(at, backend)| state(at, backend));
         Self {
+            states: states.collect(),
             pool,
-            states,
             tickets: Arc::new(Tickets::new()),
         }
     }
 
     fn selector(&self) -> Selector {
-        Selector::new(&self.pool, &self.states, self.tickets.clone())
+        self.selector_among(0..self.states.len())
     }
 
     fn selector_among(&self, eligible: impl IntoIterator<Item = usize>) -> Selector {
-        let eligible: Vec<_> = eligible.into_iter().map(BackendIndex).collect();
-        Selector::with_eligible(&self.pool, &self.states, self.tickets.clone(), &eligible)
+        let candidates = eligible.into_iter().map(|at| Candidate {
+            state: self.states[at].clone(),
+            weight: u32::from(self.pool.backends[at].weight),
+        });
+        Selector::new(&self.pool, self.tickets.clone(), candidates)
     }
 
     fn connections(&self) -> Vec<u32> {
@@ -79,6 +99,10 @@ fn pool(balance: Balance, hash: HashRule, backends: Vec<Backend>) -> Pool {
             count: 6,
         },
         dead_peer_timeout: seconds(60),
+        queue: None,
+        health: Health::default(),
+        sessions: Sessions::default(),
+        resolve: Resolve::default(),
         backends,
     }
 }
@@ -90,10 +114,64 @@ fn backend(position: usize, weight: u16) -> Backend {
     let address = Address::Inet(SocketAddr::from(([10, 0, high, low], 5432)));
     Backend {
         label: address.to_string().into(),
-        address,
+        target: Target::Address(address),
         weight,
+        max_connections: None,
+        backup: false,
     }
 }
+
+/// The state of a backend that is an address, counted by one worker.
+fn state(at: usize, backend: &Backend) -> Arc<BackendState> {
+    let Target::Address(address) = &backend.target else {
+        panic!("these tests have no names")
+    };
+    let (address, label) = (address.clone(), backend.label.clone());
+    Arc::new(BackendState::new(
+        BackendIndex(at),
+        address,
+        label,
+        backend.max_connections,
+        1,
+    ))
+}
+
+/// What its selector chooses among.
+fn eligible(bed: &Bed) -> Vec<Eligible> {
+    let backends = bed.pool.backends.iter().zip(&bed.states).enumerate();
+    let eligible = backends.map(|(position, (backend, state))| Eligible {
+        index: BackendIndex(position),
+        weight: backend.weight.into(),
+        state: state.clone(),
+    });
+    eligible.collect()
+}
+
+/// Opens and holds `connections` of as many clients, spread over this many threads that start together.
+fn hold(selector: &Selector, threads: usize, connections: usize) -> Vec<Choice> {
+    let start = Barrier::new(threads);
+    let opening = |thread: usize| {
+        start.wait();
+        (thread..connections)
+            .step_by(threads)
+            .map(|n| selector.choose(client(n as u32), &Tried::default(), NOW))
+            .map(|choice| choice.expect("one is usable"))
+            .collect::<Vec<_>>()
+    };
+    std::thread::scope(|scope| {
+        let opening = &opening;
+        let threads: Vec<_> = (0..threads)
+            .map(|thread| scope.spawn(move || opening(thread)))
+            .collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("no thread panics"))
+            .collect()
+    })
+}
+
+/// The moment at which time does not matter.
+const NOW: Duration = Duration::from_secs(1);
 
 /// The `n`-th client of 100.64.0.0/10, in order.
 fn client(n: u32) -> ClientKey {

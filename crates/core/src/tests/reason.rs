@@ -21,7 +21,13 @@ fn labels_and_blame_are_as_published() {
             ("backend_gone", Backend),
             ("connect_failed", Backend),
             ("no_backend", Backend),
+            ("backends_full", Backend),
+            ("queue_full", Backend),
+            ("queue_timeout", Backend),
             ("local_error", Local),
+            ("max_lifetime", Operator),
+            ("backend_down", Backend),
+            ("failback", Operator),
             ("drain_deadline", Operator),
             ("panicked", Local),
         ]

@@ -1,7 +1,7 @@
-use super::{Bed, chi_squared, client, pool};
+use super::{Bed, NOW, chi_squared, client, pool};
 use crate::balance::hash::{Purpose, address_bytes, keyed, mix};
 use crate::balance::{ClientKey, Selector, Tried};
-use crate::model::{Balance, HashAlgorithm, HashRule};
+use crate::model::{Address, Balance, HashAlgorithm, HashRule, Target};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -11,7 +11,7 @@ fn bed(weights: &[u16]) -> Bed {
 
 fn choose(selector: &Selector, client: ClientKey) -> usize {
     selector
-        .choose(client, &Tried::default())
+        .choose(client, &Tried::default(), NOW)
         .expect("some are eligible")
         .index
         .0
@@ -63,7 +63,7 @@ fn the_order_in_the_file_does_not_matter() {
     assert_ne!(forward.pool.backends, shuffled.pool.backends);
     let (a, b) = (forward.selector(), shuffled.selector());
     for n in 0..100_000 {
-        let at = |bed: &Bed, selector| bed.pool.backends[choose(selector, client(n))].address.clone();
+        let at = |bed: &Bed, selector| bed.states[choose(selector, client(n))].address.clone();
         assert_eq!(at(&forward, &a), at(&shuffled, &b), "client {n}");
     }
 }
@@ -124,7 +124,7 @@ fn agrees_with_the_definition() {
         let key = u128::from(0xffff_6440_0000_u64 + u64::from(n)).to_be_bytes();
         let mut scores: Vec<(f64, usize)> = (0..weights.len())
             .map(|position| {
-                let address = address_bytes(&bed.pool.backends[position].address);
+                let address = address_bytes(&bed.states[position].address);
                 let drawn = mix(keyed(0, Purpose::Client, &key) ^ keyed(0, Purpose::Backend, &address));
                 let u = (drawn as f64 + 0.5) / 2_f64.powi(64);
                 (-u.ln() / f64::from(weights[position]), position)
@@ -149,12 +149,12 @@ fn a_client_without_its_backend_goes_where_it_would_if_that_were_gone() {
         let mut tried = Tried::default();
         let mut left: Vec<usize> = (0..5).collect();
         while !left.is_empty() {
-            let next = whole.choose(client(n), &tried).expect("some are untried").index;
+            let next = whole.choose(client(n), &tried, NOW).expect("some are untried").index;
             assert_eq!(next.0, choose(&bed.selector_among(left.clone()), client(n)));
             tried.insert(next);
             left.retain(|&position| position != next.0);
         }
-        assert!(whole.choose(client(n), &tried).is_none());
+        assert!(whole.choose(client(n), &tried, NOW).is_err());
     }
 }
 
@@ -170,17 +170,19 @@ fn clients_of_a_unix_listener_are_one_client() {
 #[test]
 fn equal_hashes_are_settled_alike_everywhere() {
     let mut backends = [super::backend(0, 1), super::backend(0, 1)].to_vec();
-    backends[1].address = crate::model::Address::Inet("[::ffff:10.0.0.1]:5432".parse().expect("an address"));
+    let mapped = Address::Inet("[::ffff:10.0.0.1]:5432".parse().expect("an address"));
+    backends[1].target = Target::Address(mapped);
     let hash = HashRule {
         algorithm: HashAlgorithm::Rendezvous,
         seed: 0,
+        max_load: None,
     };
     let forward = Bed::of(pool(Balance::IpHash, hash, backends.clone()));
     backends.reverse();
     let backward = Bed::of(pool(Balance::IpHash, hash, backends));
     for n in 0..100 {
         let chosen = [&forward, &backward].map(|bed| &bed.pool.backends[choose(&bed.selector(), client(n))].label);
-        let address = [&forward, &backward].map(|bed| &bed.pool.backends[choose(&bed.selector(), client(n))].address);
+        let address = [&forward, &backward].map(|bed| &bed.states[choose(&bed.selector(), client(n))].address);
         assert_eq!(address[0], address[1], "{chosen:?}");
     }
 }

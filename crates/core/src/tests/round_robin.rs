@@ -1,4 +1,4 @@
-use super::{Bed, client};
+use super::{Bed, NOW, client};
 use crate::balance::round_robin::{SLOTS_MAX, Schedule};
 use crate::balance::{Selector, Tickets, Tried};
 use crate::model::{BackendIndex, Balance, HashAlgorithm};
@@ -17,7 +17,9 @@ fn opened_by_threads(selector: &Selector, backends: usize, threads: usize, conne
             let mut counts = vec![0; backends];
             start.wait();
             for _ in 0..connections / threads {
-                let choice = selector.choose(client(0), &Tried::default()).expect("all are eligible");
+                let choice = selector
+                    .choose(client(0), &Tried::default(), NOW)
+                    .expect("all are eligible");
                 counts[choice.index.0] += 1;
             }
             counts
@@ -95,7 +97,7 @@ fn a_refusing_backend_spreads_over_the_others_evenly() {
     let mut served = [0_u32; 4];
     // All first tries happen before any second one, as when connects time out.
     let first: Vec<_> = (0..4_000)
-        .filter_map(|_| selector.choose(client(0), &Tried::default()))
+        .filter_map(|_| selector.choose(client(0), &Tried::default(), NOW).ok())
         .map(|choice| choice.index)
         .collect();
     for index in first {
@@ -103,7 +105,7 @@ fn a_refusing_backend_spreads_over_the_others_evenly() {
         let mut index = index;
         if index.0 == 2 {
             tried.insert(index);
-            index = selector.choose(client(0), &tried).expect("three others").index;
+            index = selector.choose(client(0), &tried, NOW).expect("three others").index;
         }
         served[index.0] += 1;
     }
@@ -119,9 +121,14 @@ fn a_refusing_backend_spreads_over_the_others_evenly() {
 fn behind_a_heavy_tried_backend_the_nearest_other_is_taken() {
     let tickets = Tickets::new();
     let schedule = Schedule::new(&[1000, 1]);
-    assert_eq!(schedule.choose(&tickets, |position| position == 1), Some(1));
+    let claim = |position: usize| (position == 1).then_some("claimed");
+    assert_eq!(
+        schedule.choose(&tickets, claim, |position| position == 1),
+        Some((1, "claimed"))
+    );
     assert_eq!(tickets.take(), 16, "sixteen turns were forfeited, no more");
-    assert_eq!(schedule.choose(&tickets, |_| false), None);
+    assert_eq!(schedule.choose(&tickets, |_| None::<()>, |_| false), None);
+    assert_eq!(tickets.take(), 18, "where nobody is usable, one look is enough");
 }
 
 #[test]
@@ -139,11 +146,28 @@ fn a_schedule_is_made_of_the_eligible_backends() {
 #[test]
 fn a_new_selector_goes_on_where_the_old_one_was() {
     let bed = bed(&[1, 1, 1]);
-    let next = |selector: &Selector| selector.choose(client(0), &Tried::default()).map(|choice| choice.index);
+    let next = |selector: &Selector| {
+        selector
+            .choose(client(0), &Tried::default(), NOW)
+            .map(|choice| choice.index)
+    };
     let before = bed.selector();
-    assert_eq!(next(&before), Some(BackendIndex(0)));
-    assert_eq!(next(&bed.selector()), Some(BackendIndex(1)));
-    assert_eq!(next(&before), Some(BackendIndex(2)));
+    assert_eq!(next(&before), Ok(BackendIndex(0)));
+    assert_eq!(next(&bed.selector()), Ok(BackendIndex(1)));
+    assert_eq!(next(&before), Ok(BackendIndex(2)));
+}
+
+#[test]
+fn the_turns_of_a_full_backend_spread_over_the_others_by_weight() {
+    let bed = bed(&[1, 2, 5, 3]);
+    bed.states[2].orders.set_connections_max(Some(10));
+    let _full: Vec<_> = (0..10).filter_map(|_| bed.states[2].reserve()).collect();
+    let counts = opened_by_threads(&bed.selector(), 4, 2, 6_000);
+    assert_eq!(counts.iter().sum::<u32>(), 6_000);
+    assert_eq!(counts[2], 0);
+    for (at, share) in [(0, 1_000), (1, 2_000), (3, 3_000)] {
+        assert!(counts[at].abs_diff(share) <= 2, "{counts:?}");
+    }
 }
 
 proptest! {

@@ -1,4 +1,4 @@
-use crate::stats::{BackendStats, Counter, HISTOGRAM_BOUNDS_US, Histogram, HistogramTotal, WorkerStats};
+use crate::stats::{BackendStats, Counter, HISTOGRAM_BOUNDS_US, Histogram, HistogramTotal, WorkerStats, quantile};
 use std::time::Duration;
 
 #[test]
@@ -76,4 +76,54 @@ fn a_worker_counts_every_listener_from_zero() {
             .iter()
             .all(|listener| listener.connections_total.value() == 0)
     );
+}
+
+/// Buckets by index, the others empty.
+fn filled(buckets: &[(usize, u64)]) -> HistogramTotal {
+    let mut total = HistogramTotal::default();
+    for &(index, count) in buckets {
+        total.buckets[index] = count;
+    }
+    total
+}
+
+#[test]
+fn a_quantile_of_nothing_is_nothing() {
+    assert_eq!(quantile(&HistogramTotal::default(), 0.5), None);
+}
+
+#[test]
+fn quantiles_are_linear_within_their_bucket() {
+    let us = |us| Some(Duration::from_micros(us));
+    // Ten up to 100 µs: the fifth is half of the way from 0.
+    assert_eq!(quantile(&filled(&[(0, 10)]), 0.5), us(50));
+    assert_eq!(quantile(&filled(&[(0, 10)]), 1.0), us(100));
+    // Four in (1 ms, 2.5 ms]: rank 1 is a quarter of 1.5 ms above 1 ms, rank 3 three quarters.
+    assert_eq!(quantile(&filled(&[(4, 4)]), 0.25), us(1_375));
+    assert_eq!(quantile(&filled(&[(4, 4)]), 0.75), us(2_125));
+    // 90 up to 100 µs, then 10 in (10 ms, 25 ms]: p50 has rank 50 of 90, p90 is the end of the first bucket, p99 has
+    // rank 99, nine tenths of 15 ms above 10 ms.
+    let mixed = filled(&[(0, 90), (7, 10)]);
+    assert_eq!(quantile(&mixed, 0.5), Some(Duration::from_nanos(55_556)));
+    assert_eq!(quantile(&mixed, 0.9), us(100));
+    assert_eq!(quantile(&mixed, 0.99), us(23_500));
+}
+
+#[test]
+fn the_smallest_observation_is_at_least_the_lower_bound_of_its_bucket() {
+    assert_eq!(quantile(&filled(&[(3, 2)]), 0.0), Some(Duration::from_micros(500)));
+}
+
+#[test]
+fn above_every_bound_the_last_bound_is_what_is_known() {
+    let hour = Some(Duration::from_secs(3_600));
+    assert_eq!(quantile(&filled(&[(18, 3)]), 0.5), hour);
+    assert_eq!(quantile(&filled(&[(0, 1), (18, 9)]), 0.99), hour);
+}
+
+#[test]
+fn shares_outside_of_0_to_1_are_taken_for_the_nearest_of_them() {
+    let total = filled(&[(0, 10)]);
+    assert_eq!(quantile(&total, 7.0), Some(Duration::from_micros(100)));
+    assert_eq!(quantile(&total, -1.0), Some(Duration::ZERO));
 }

@@ -2,10 +2,11 @@
 //!
 //! The only place that decides between FIN and RST. Called by `serve` once the relay is over.
 
-use super::relay::{Direction, Relay};
+use super::books::{Books, Tally};
+use super::direction::Direction;
+use super::relay::Relay;
 use crate::state::WorkerState;
 use ringway_core::reason::EndReason;
-use ringway_core::stats::Counter;
 use ringway_runtime::faults::{Fault, active};
 use ringway_runtime::{Sleep, Stream};
 use std::future::poll_fn;
@@ -15,15 +16,26 @@ use std::time::Duration;
 
 /// How long bytes received before a reset may take to reach the healthy side.
 const FLUSH_MAX: Duration = Duration::from_secs(5);
+/// Over in the next turn at the earliest; no time at all would be over at once.
+const NEXT_TURN: Duration = Duration::from_nanos(1);
 /// How often the kernel is asked whether it has delivered them.
 const FLUSH_STEP: Duration = Duration::from_millis(5);
 
-/// Closes both sides.
-pub(super) async fn close(worker: &WorkerState, relay: Relay, reason: EndReason, up: &Counter, down: &Counter) {
+/// Closes both sides. Returns how many bytes were passed on in all: from the client, from the backend.
+pub(super) async fn close(worker: &WorkerState, relay: Relay, reason: EndReason, books: &Books<'_>) -> (u64, u64) {
+    let (mut up, mut down) = (relay.up.moved, relay.down.moved);
     match reason {
-        EndReason::Finished if active(Fault::EndSentAsReset) => abort(relay),
+        EndReason::Finished if active(Fault::EndSentAsReset) => (up, down) = abort(worker, relay, books).await,
         EndReason::Finished => drop(relay),
-        EndReason::IdleTimeout | EndReason::HalfClosedTimeout if relay.is_drained() => drop(relay),
+        EndReason::IdleTimeout
+        | EndReason::HalfClosedTimeout
+        | EndReason::MaxLifetime
+        | EndReason::BackendDown
+        | EndReason::Failback
+            if relay.is_drained() =>
+        {
+            drop(relay);
+        }
         EndReason::ClientReset | EndReason::ClientGone => {
             let Relay {
                 client,
@@ -33,8 +45,8 @@ pub(super) async fn close(worker: &WorkerState, relay: Relay, reason: EndReason,
                 ..
             } = relay;
             // Nobody will ever want what it receives meanwhile.
-            drop(other);
-            deliver(worker, direction, client, backend, reason, up).await;
+            down = leave(worker, other, &client, books.down).await;
+            up = deliver(worker, direction, client, backend, reason, books.up).await;
         }
         EndReason::BackendReset | EndReason::BackendGone => {
             let Relay {
@@ -42,38 +54,74 @@ pub(super) async fn close(worker: &WorkerState, relay: Relay, reason: EndReason,
                 backend,
                 down: direction,
                 up: other,
+                mut opening,
                 ..
             } = relay;
-            drop(other);
-            deliver(worker, direction, backend, client, reason, down).await;
+            let client_ended = other.ended;
+            up = leave(worker, other, &backend, books.up).await;
+            down = deliver(worker, direction, backend, client, reason, books.down).await;
+            // Not sooner: a send may learn of the reset before what the backend had said is received.
+            if down == 0 || active(Fault::AnswerTakenForEarlyEnd) {
+                opening.backend_ended(client_ended, worker, books);
+            }
         }
         EndReason::IdleTimeout
         | EndReason::HalfClosedTimeout
+        | EndReason::MaxLifetime
+        | EndReason::BackendDown
+        | EndReason::Failback
         | EndReason::ConnectFailed
         | EndReason::NoBackend
+        | EndReason::BackendsFull
+        | EndReason::QueueFull
+        | EndReason::QueueTimeout
         | EndReason::LocalError
         | EndReason::DrainDeadline
-        | EndReason::Panicked => abort(relay),
+        | EndReason::Panicked => (up, down) = abort(worker, relay, books).await,
     }
+    (up, down)
 }
 
-fn abort(relay: Relay) {
-    let Relay { client, backend, .. } = relay;
+async fn abort(worker: &WorkerState, relay: Relay, books: &Books<'_>) -> (u64, u64) {
+    let Relay {
+        client,
+        backend,
+        up,
+        down,
+        ..
+    } = relay;
+    let up = leave(worker, up, &backend, books.up).await;
+    let down = leave(worker, down, &client, books.down).await;
     client.abort();
     backend.abort();
+    (up, down)
 }
 
-/// Hands what had come from the broken side to the healthy one, within a limit, then resets it.
+/// Gives a direction up. What its last send passed on still counts, and is known a turn after it was started.
+async fn leave(worker: &WorkerState, mut direction: Direction, sink: &Stream, tally: Tally<'_>) -> u64 {
+    while direction.is_sending() {
+        // An error is of no more interest, only what went before it.
+        let settled = poll_fn(|context| Poll::Ready(direction.settle(sink, worker, tally, context))).await;
+        if settled.is_ok() && direction.is_sending() {
+            worker.handle.sleep(NEXT_TURN).await;
+        }
+    }
+    direction.moved
+}
+
+/// Hands what had come from the broken side to the healthy one, within a limit, then resets it. Returns how many bytes of
+/// this direction were passed on in all.
 async fn deliver(
     worker: &WorkerState,
     mut direction: Direction,
     source: Stream,
     sink: Stream,
     reason: EndReason,
-    counter: &Counter,
-) {
+    tally: Tally<'_>,
+) -> u64 {
     if active(Fault::BytesBeforeResetDropped) {
-        return sink.abort();
+        sink.abort();
+        return direction.moved;
     }
     if active(Fault::LeasesLeaked) {
         std::mem::forget(std::mem::replace(
@@ -83,8 +131,9 @@ async fn deliver(
     }
     // The kernel does not call it broken when the other end is merely not heard of: nothing would end the receive.
     direction.finish_up(matches!(reason, EndReason::ClientGone | EndReason::BackendGone));
+    let before = direction.moved;
     let mut limit = worker.handle.sleep(FLUSH_MAX);
-    poll_fn(|context| poll_deliver(worker, &mut direction, &sink, counter, &mut limit, context)).await;
+    poll_fn(|context| poll_deliver(worker, &mut direction, &sink, tally, &mut limit, context)).await;
     source.abort();
     // A reset makes the kernel forget what it has not delivered. Its own limit: the loop above may have used all.
     let deadline = limit.deadline();
@@ -95,18 +144,22 @@ async fn deliver(
         }
     }
     sink.abort();
+    if active(Fault::BytesAfterResetNotRecorded) {
+        return before;
+    }
+    direction.moved
 }
 
 fn poll_deliver(
     worker: &WorkerState,
     direction: &mut Direction,
     sink: &Stream,
-    counter: &Counter,
+    tally: Tally<'_>,
     limit: &mut Sleep,
     context: &mut Context<'_>,
 ) -> Poll<()> {
     loop {
-        if direction.settle(sink, worker, counter, context).is_err() {
+        if direction.settle(sink, worker, tally, context).is_err() {
             return Poll::Ready(());
         }
         direction.take_rest(worker, context);

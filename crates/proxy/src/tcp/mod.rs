@@ -1,7 +1,10 @@
 //! TCP (and UNIX stream) listeners: from accept to close.
 
 pub mod accept;
+mod books;
 mod close;
+mod direction;
+mod opening;
 mod queue;
 pub mod relay;
 mod serve;

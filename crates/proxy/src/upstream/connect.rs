@@ -1,16 +1,21 @@
-//! The tries of one connection: choose, connect within `connect_timeout`, count, and on failure choose another.
+//! The tries of one connection: choose, connect within `connect_timeout`, count, tell, and on failure choose another.
 
+use super::queue::wait_for_room;
 use crate::convert;
+use crate::session::Session;
 use crate::state::WorkerState;
 use ringway_core::backend::Reservation;
-use ringway_core::balance::{ClientKey, Tried};
-use ringway_core::model::{BackendIndex, Pool, PoolIndex};
+use ringway_core::balance::{ClientKey, NoChoice, Tried};
+use ringway_core::health::Report;
+use ringway_core::model::{Pool, PoolIndex};
 use ringway_core::reason::{Blame, ConnectError, EndReason};
+use ringway_runtime::faults::{Fault, active};
 use ringway_runtime::{Address, Connect, Errno, Sleep, SocketOptions, Stream};
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// A backend that was chosen and reached.
 #[derive(Debug)]
@@ -19,62 +24,115 @@ pub struct Connected {
     pub stream: Stream,
     /// Its place in the backend's count.
     pub reservation: Reservation,
-    /// Position in the pool.
-    pub backend: BackendIndex,
+    /// How long the connect took.
+    pub connect_time: Duration,
 }
 
-/// Connects to a backend of the pool for this client, trying others on refusal or timeout.
+/// Connects a session to a backend of its pool, trying others on refusal or timeout. Each try chooses from the pool as it
+/// is then.
 ///
 /// # Errors
 /// Why the connection ends: no backend could be chosen, every try failed, or this machine lacks something.
-pub async fn connect(worker: &WorkerState, pool: PoolIndex, client: ClientKey) -> Result<Connected, EndReason> {
+pub(crate) async fn connect(session: &Session, pool: PoolIndex, client: ClientKey) -> Result<Connected, EndReason> {
+    let worker = &**session.worker();
     let model = &worker.snapshot.model.pools[pool.0];
-    let state = &worker.snapshot.pools[pool.0];
     let mut tried = Tried::default();
     let mut failed = EndReason::NoBackend;
     for _ in 0..model.tries {
-        let Some(choice) = state.selector.choose(client, &tried) else {
-            break;
+        let mut reservation = match choose(worker, pool, client, &tried).await {
+            Ok(reservation) => reservation,
+            Err(Some(reason)) => return Err(reason),
+            Err(None) => break,
         };
-        tried.insert(choice.index);
-        let stats = &choice.reservation.backend().workers[worker.index];
+        let backend = reservation.backend().clone();
+        tried.insert(backend.index);
+        session.note(|entry| {
+            entry.tries += 1;
+            entry.backend = Some(backend.clone());
+        });
+        let stats = &backend.workers[worker.index];
         let started = worker.handle.now();
-        match attempt(worker, model, choice.index).await {
+        match attempt(worker, model, &backend.address).await {
             Ok(stream) => {
+                let connect_time = worker.handle.now().since(started);
                 stats.connections_total.add(1);
-                stats.connect_seconds.observe(worker.handle.now().since(started));
+                stats.connect_seconds.observe(connect_time);
+                session.note(|entry| entry.connect_time = Some(connect_time));
+                if backend.orders.take_connect_watch() && !active(Fault::SuccessNotTold) {
+                    worker.observer.met(pool, &backend, Report::Connected);
+                }
                 return Ok(Connected {
                     stream,
-                    reservation: choice.reservation,
-                    backend: choice.index,
+                    reservation,
+                    connect_time,
                 });
             }
+            // It looks like a timeout, and is not one.
+            Err(_) if worker.orders.is_resetting() => return Err(EndReason::DrainDeadline),
             Err(error) => {
                 stats.connect_errors[error.index()].add(1);
-                failed = match error.blame() {
-                    Blame::Local => EndReason::LocalError,
-                    Blame::Nobody | Blame::Client | Blame::Backend | Blame::Operator => EndReason::ConnectFailed,
-                };
-                if ringway_runtime::faults::active(ringway_runtime::faults::Fault::ReservationLeaked) {
-                    std::mem::forget(choice.reservation);
+                failed = tell_failure(worker, pool, &mut reservation, error);
+                if active(Fault::ReservationLeaked) {
+                    std::mem::forget(reservation);
                 }
             }
-        }
-        if worker.orders.is_resetting() {
-            return Err(EndReason::DrainDeadline);
         }
     }
     Err(failed)
 }
 
-async fn attempt(worker: &WorkerState, pool: &Pool, backend: BackendIndex) -> Result<Stream, ConnectError> {
-    let address = convert::address(&pool.backends[backend.0].address);
+/// The backend for the next try. `Err(None)`: there is no other left to try.
+async fn choose(
+    worker: &WorkerState,
+    pool: PoolIndex,
+    client: ClientKey,
+    tried: &Tried,
+) -> Result<Reservation, Option<EndReason>> {
+    let line = worker.snapshot.pools[pool.0].line.as_ref();
+    // Whoever comes first is served first: a newcomer does not pass those that wait.
+    let crowded = tried.is_empty() && line.is_some_and(|line| line.is_crowded());
+    if !crowded {
+        match worker.choose(pool, client, tried) {
+            Ok(choice) => return Ok(choice.reservation),
+            Err(NoChoice::Exhausted) => return Err(None),
+            Err(NoChoice::Full) => {}
+        }
+    }
+    match line {
+        None => Err(Some(EndReason::BackendsFull)),
+        // Boxed: few ever wait.
+        Some(line) => Box::pin(wait_for_room(worker, pool, line, client, tried)).await,
+    }
+}
+
+/// Tells of a failed try, unless it was ours. Returns why the session ends if it was the last.
+fn tell_failure(
+    worker: &WorkerState,
+    pool: PoolIndex,
+    reservation: &mut Reservation,
+    error: ConnectError,
+) -> EndReason {
+    match error.blame() {
+        Blame::Local => EndReason::LocalError,
+        Blame::Nobody | Blame::Client | Blame::Backend | Blame::Operator => {
+            if !active(Fault::FailureNotTold) {
+                worker.observer.met(pool, reservation.backend(), Report::ConnectFailed);
+                reservation.leave_trial();
+            }
+            EndReason::ConnectFailed
+        }
+    }
+}
+
+async fn attempt(
+    worker: &WorkerState,
+    pool: &Pool,
+    address: &ringway_core::model::Address,
+) -> Result<Stream, ConnectError> {
+    let address = convert::address(address);
     let source = source(pool, &address, worker.handle.now().as_nanos());
-    // Keepalive is set once the relay has lived a little: short connections never need it.
-    let options = SocketOptions {
-        no_delay: true,
-        keepalive: None,
-    };
+    // The relay sets options once it has lived a little: short connections never need them.
+    let options = SocketOptions::default();
     let mut connect = worker.handle.connect(&address, source, &options).map_err(classify)?;
     let mut limit = worker.handle.sleep(pool.connect_timeout);
     poll_fn(|context| poll_attempt(&mut connect, &mut limit, worker, context)).await

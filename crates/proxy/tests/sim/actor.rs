@@ -74,6 +74,8 @@ pub(crate) struct Actor {
     /// Does not read any more.
     pub(crate) is_deaf: bool,
     pub(crate) done: bool,
+    /// When it first ended its direction, in whatever way.
+    pub(crate) ended_at: Option<Time>,
     pub(crate) started_at: Time,
     /// When it was last polled while not done.
     pub(crate) active_at: Time,
@@ -103,6 +105,7 @@ impl Actor {
             cut: false,
             is_deaf: false,
             done: false,
+            ended_at: None,
             started_at: now,
             active_at: now,
             pause_until: now,
@@ -256,6 +259,7 @@ impl Actor {
     }
 
     fn finish(&mut self, network: &Network) {
+        self.end(network);
         match self.script.finale {
             Finale::Orderly => {
                 self.shut(network);
@@ -287,6 +291,18 @@ impl Actor {
         }
     }
 
+    /// Notes that the script's finale ends its direction, if it does.
+    fn end(&mut self, network: &Network) {
+        let ends = match self.script.finale {
+            Finale::Orderly | Finale::Reset | Finale::Close | Finale::Cut => true,
+            Finale::AfterOther => self.saw == Saw::End,
+            Finale::Silent | Finale::Deaf => false,
+        };
+        if ends {
+            self.ended_at.get_or_insert(network.now());
+        }
+    }
+
     fn shut(&mut self, network: &Network) {
         if !self.shut && network.shutdown_write(self.peer).is_ok() {
             self.shut = true;
@@ -296,6 +312,7 @@ impl Actor {
     /// For those that nobody needs any more, and at the end of the world.
     pub(crate) fn close(&mut self, network: &Network) {
         if !self.done {
+            self.ended_at.get_or_insert(network.now());
             self.closed_early = self.saw == Saw::Nothing;
             self.done = true;
             network.close(self.peer);

@@ -5,6 +5,7 @@
 //! once, for a reason that its two actors explain. For the runtimes: everything was given back.
 
 use crate::actor::{Actor, Name, Saw};
+use crate::ledger::{self, Entry};
 use crate::plan::{Finale, Step};
 use crate::world::World;
 use ringway_core::reason::EndReason;
@@ -14,9 +15,13 @@ use std::time::Duration;
 const SLACK: Duration = Duration::from_millis(900);
 
 /// A client and, as far as known, the backend connection that it was joined with.
-struct Pair<'a> {
-    client: &'a Actor,
-    backend: Option<&'a Actor>,
+pub(crate) struct Pair<'a> {
+    pub(crate) client: &'a Actor,
+    pub(crate) backend: Option<&'a Actor>,
+    /// Its position among the connections that backends accepted.
+    pub(crate) backend_at: Option<usize>,
+    /// The session's record, if it is known which it is.
+    pub(crate) entry: Option<&'a Entry>,
     /// It is not known which backend connection was its own, or whether it had one.
     unclear: bool,
 }
@@ -29,25 +34,39 @@ fn judge(world: &World) -> Result<(), String> {
     let pairs = pair_up(world)?;
     let mut explained = Vec::new();
     for pair in &pairs {
-        let reasons = reasons(world, pair);
-        if reasons == [EndReason::Finished] {
+        let reasons = explain(world, pair);
+        if let Some(entry) = pair.entry
+            && !reasons.contains(&entry.1.reason)
+        {
+            return Err(format!(
+                "{:?} ended for a reason that is not among {reasons:?}\n{}",
+                pair.client.name,
+                ledger::describe(entry)
+            ));
+        }
+        if is_well(world, pair, &reasons) {
             complete(pair).and_then(|()| swift(world, pair))?;
         }
         if let Some(backend) = pair.backend {
-            ends(world, pair.client, backend, &reasons)?;
-            ends(world, backend, pair.client, &reasons)?;
-            delivered(world, pair.client, backend)?;
-            delivered(world, backend, pair.client)?;
+            let unasked = is_ended_by_us(pair) || reasons.contains(&EndReason::IdleTimeout);
+            ends(world, pair.client, backend, unasked)?;
+            ends(world, backend, pair.client, unasked)?;
+            if !is_ended_by_us(pair) {
+                delivered(world, pair.client, backend)?;
+                delivered(world, backend, pair.client)?;
+            }
         }
         explained.push(reasons);
     }
     books(world, &explained)?;
+    ledger::check(world, &pairs)?;
     bytes(world, &pairs, &explained)?;
     given_back(world)
 }
 
 /// Who was joined with whom, from the names that streams begin with.
 fn pair_up(world: &World) -> Result<Vec<Pair<'_>>, String> {
+    let entries = ledger::by_client(world)?;
     let mut pairs = Vec::new();
     let mut taken = vec![false; world.served.len()];
     for client in &world.clients {
@@ -67,6 +86,8 @@ fn pair_up(world: &World) -> Result<Vec<Pair<'_>>, String> {
             [] => pairs.push(Pair {
                 client,
                 backend: None,
+                backend_at: None,
+                entry: entries.get(&client.name).copied(),
                 unclear: true,
             }),
             [n] if taken[n] => return Err(format!("backend connection {n} got bytes of two clients")),
@@ -75,6 +96,8 @@ fn pair_up(world: &World) -> Result<Vec<Pair<'_>>, String> {
                 pairs.push(Pair {
                     client,
                     backend: Some(&world.served[n]),
+                    backend_at: Some(n),
+                    entry: entries.get(&client.name).copied(),
                     unclear: false,
                 });
             }
@@ -100,6 +123,58 @@ fn pair_up(world: &World) -> Result<Vec<Pair<'_>>, String> {
         pairs.iter_mut().for_each(|pair| pair.unclear = false);
     }
     Ok(pairs)
+}
+
+/// Every reason that what the actors, the network and the control plane did explains.
+fn explain(world: &World, pair: &Pair<'_>) -> Vec<EndReason> {
+    let mut reasons = reasons(world, pair);
+    let control = &world.plan.control;
+    if pair.backend.is_none() {
+        if control.may_be_full() {
+            match control.queue {
+                None => reasons.push(EndReason::BackendsFull),
+                Some(_) => reasons.extend([EndReason::QueueFull, EndReason::QueueTimeout]),
+            }
+        }
+        if world
+            .done
+            .views
+            .iter()
+            .any(|(_, view)| view << (8 - world.states.len()) == 0)
+        {
+            reasons.push(EndReason::NoBackend);
+        }
+    }
+    if pair.backend.is_some() || pair.unclear {
+        if control.max_lifetime.is_some() {
+            reasons.push(EndReason::MaxLifetime);
+        }
+        for &(backend, _, reason) in &world.done.orders {
+            if pair.backend_at.is_none_or(|n| world.served_by[n] == backend) && !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+    }
+    reasons
+}
+
+/// Whether nobody, and nothing but the wish of both, ended this session.
+fn is_well(world: &World, pair: &Pair<'_>, explained: &[EndReason]) -> bool {
+    let finished = pair
+        .entry
+        .is_some_and(|(_, record)| record.reason == EndReason::Finished);
+    explained == [EndReason::Finished] || (finished && reasons(world, pair) == [EndReason::Finished])
+}
+
+/// Whether the session was ended by us while both sides may have been well.
+fn is_ended_by_us(pair: &Pair<'_>) -> bool {
+    let by_us = |reason| {
+        matches!(
+            reason,
+            EndReason::MaxLifetime | EndReason::BackendDown | EndReason::Failback
+        )
+    };
+    pair.entry.is_some_and(|(_, record)| by_us(record.reason))
 }
 
 /// Every reason that what the actors did explains.
@@ -139,8 +214,7 @@ fn reasons(world: &World, pair: &Pair<'_>) -> Vec<EndReason> {
             if plan.tempers.iter().any(|temper| temper.reset > 0) {
                 reasons.push(EndReason::BackendReset);
             }
-            let chances = &plan.chances;
-            if plan.descriptors_max.is_some() || chances.open_exhausted > 0 || chances.connect_local > 0 {
+            if plan.may_lack() {
                 reasons.push(EndReason::LocalError);
             }
             if pair.unclear {
@@ -217,13 +291,13 @@ fn delivered(world: &World, from: &Actor, to: &Actor) -> Result<(), String> {
 }
 
 /// How `to` saw its connection end follows from what `from` (and `to` itself) did.
-fn ends(world: &World, from: &Actor, to: &Actor, reasons: &[EndReason]) -> Result<(), String> {
-    let timed_out = reasons.contains(&EndReason::IdleTimeout);
+/// With `unasked` we may have ended it.
+fn ends(world: &World, from: &Actor, to: &Actor, unasked: bool) -> Result<(), String> {
     if to.received > from.sent {
         return Err(format!("{:?} received {} bytes of {}", to.name, to.received, from.sent));
     }
     match to.saw {
-        Saw::End if timed_out => {}
+        Saw::End if unasked => {}
         Saw::End if !from.shut => return Err(format!("{:?} saw an end that {:?} did not make", to.name, from.name)),
         Saw::End if to.received != from.sent => {
             return Err(format!(
@@ -233,7 +307,7 @@ fn ends(world: &World, from: &Actor, to: &Actor, reasons: &[EndReason]) -> Resul
         }
         Saw::End => {}
         Saw::Broken => {
-            let caused = from.may_reset() || to.may_reset() || from.cut || to.cut || timed_out || world.reset_relays;
+            let caused = from.may_reset() || to.may_reset() || from.cut || to.cut || unasked || world.reset_relays;
             if !caused {
                 return Err(format!("{:?} saw a reset for which there is no cause", to.name));
             }
@@ -325,7 +399,15 @@ fn given_back(world: &World) -> Result<(), String> {
             return Err(format!("worker {n} is left with {count} {what}: {stats:?}"));
         }
     }
-    for backend in &world.snapshot.pools[0].backends {
+    let waiting = world.snapshot.pools[0].line.as_ref().map_or(0, |line| line.len());
+    if waiting > 0 {
+        return Err(format!("{waiting} places in the line were not left"));
+    }
+    for backend in &world.states {
+        // Nobody is connected, and nobody tries it.
+        if backend.connections() == 0 && !backend.has_room() {
+            return Err(format!("{} is left with a trial", backend.label));
+        }
         if backend.connections() != 0 {
             return Err(format!(
                 "{} is left with {} reservations",

@@ -1,8 +1,9 @@
 //! What happens in one simulated world, drawn from its seed before anything runs.
 
+use crate::control::Control;
 use ringway_core::model::{
-    self, Backend, Balance, Buffers, HashAlgorithm, HashRule, Keepalive, Listener, Model, Pool, PoolIndex, Protocol,
-    Workers,
+    self, Backend, Balance, Buffers, Health, Keepalive, Listener, Model, Pool, PoolIndex, Protocol, Resolve, Sessions,
+    Target, Workers,
 };
 use ringway_runtime::sim::{Chances, Random, Welcome};
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(6);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(4);
 const KEEPALIVE: Keepalive = Keepalive {
     idle: Duration::from_secs(4),
@@ -84,7 +85,6 @@ pub(crate) struct Plan {
     pub(crate) workers: usize,
     pub(crate) buffers: Buffers,
     pub(crate) chances: Chances,
-    pub(crate) balance: Balance,
     pub(crate) tries: u8,
     pub(crate) tempers: Vec<Temper>,
     pub(crate) clients: Vec<Client>,
@@ -101,6 +101,7 @@ pub(crate) struct Plan {
     pub(crate) lazy: u16,
     /// Sizes that scripts use at most.
     pub(crate) size_max: usize,
+    pub(crate) control: Control,
 }
 
 pub(crate) fn listener_address() -> model::Address {
@@ -126,13 +127,16 @@ impl Plan {
         let clients = (0..clients)
             .map(|_| Client::drawn(random, trouble, dialogue, size_max))
             .collect();
-        let tempers = (0..random.between(1, 3)).map(|_| Temper::drawn(random)).collect();
+        let tempers: Vec<Temper> = (0..random.between(1, 3)).map(|_| Temper::drawn(random)).collect();
+        let workers = random.between(1, 3) as usize;
+        let buffers = buffers(random);
+        let balance = [Balance::RoundRobin, Balance::LeastConnections, Balance::IpHash][random.below(3) as usize];
         let mut plan = Self {
             seed,
-            workers: random.between(1, 3) as usize,
-            buffers: buffers(random),
+            workers,
+            buffers,
             chances,
-            balance: [Balance::RoundRobin, Balance::LeastConnections, Balance::IpHash][random.below(3) as usize],
+            control: Control::absent(balance, tempers.len()),
             tries: random.between(1, 3) as u8,
             tempers,
             clients,
@@ -156,6 +160,9 @@ impl Plan {
         };
         if random.chance(50) {
             plan.crowd(random);
+            plan.control = Control::absent(balance, plan.tempers.len());
+        } else {
+            plan.control = Control::drawn(seed, balance, &mut plan.tempers);
         }
         plan
     }
@@ -205,22 +212,28 @@ impl Plan {
             max_connections: self.listener_max,
         };
         let backend = |n| Backend {
-            address: backend_address(n),
+            target: Target::Address(backend_address(n)),
             label: format!("backend-{n}").into(),
-            weight: 1,
+            weight: self.control.weights[n],
+            max_connections: self.control.connections_max[n],
+            backup: false,
         };
         let pool = Pool {
             name: "pool".into(),
-            balance: self.balance,
-            hash: HashRule {
-                algorithm: HashAlgorithm::Rendezvous,
-                seed: 0,
-            },
+            balance: self.control.balance,
+            hash: self.control.hash,
             connect_timeout: CONNECT_TIMEOUT,
             tries: self.tries,
             source: Vec::new(),
             keepalive: KEEPALIVE,
             dead_peer_timeout: DEAD_PEER_TIMEOUT,
+            queue: self.control.queue,
+            health: Health::default(),
+            sessions: Sessions {
+                max_lifetime: self.control.max_lifetime,
+                ..Sessions::default()
+            },
+            resolve: Resolve::default(),
             backends: (0..self.tempers.len()).map(backend).collect(),
         };
         Model {
@@ -230,9 +243,20 @@ impl Plan {
             buffers: self.buffers,
             drain_timeout: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
+            session_log: None,
             listeners: vec![listener],
             pools: vec![pool],
         }
+    }
+
+    /// Some connection to a backend may fail to be made, through whose fault ever.
+    pub(crate) fn may_fail_to_connect(&self) -> bool {
+        self.tempers.iter().any(|temper| temper.may_fail() || temper.reset > 0) || self.may_lack()
+    }
+
+    /// Some connection to a backend may fail for a reason of this machine.
+    pub(crate) const fn may_lack(&self) -> bool {
+        self.descriptors_max.is_some() || self.chances.open_exhausted > 0 || self.chances.connect_local > 0
     }
 
     /// What a backend does with one connection.
@@ -334,7 +358,7 @@ fn pause(random: &mut Random) -> Duration {
 }
 
 impl Temper {
-    fn drawn(random: &mut Random) -> Self {
+    pub(crate) fn drawn(random: &mut Random) -> Self {
         if random.chance(700) {
             return Self::default();
         }

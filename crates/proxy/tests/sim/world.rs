@@ -2,14 +2,18 @@
 //! backends.
 
 use crate::actor::{Actor, Name};
+use crate::control::Done;
+use crate::ledger::{Heard, Met};
 use crate::oracle;
 use crate::plan::{Plan, backend_address, listener_address};
-use ringway_core::backend::Registry;
+use ringway_core::backend::{BackendState, Registry};
 use ringway_core::gate::Gates;
+use ringway_core::health::Report;
 use ringway_core::snapshot::Snapshot;
 use ringway_core::stats::WorkerStats;
 use ringway_proxy::convert;
-use ringway_proxy::state::{Orders, WorkerState};
+use ringway_proxy::observer::SessionRecord;
+use ringway_proxy::state::{Orders, Parts, WorkerState};
 use ringway_proxy::tcp::accept::accept_all;
 use ringway_runtime::sim::{Network, PeerId, PeerListener, Random};
 use ringway_runtime::{BufferOptions, ListenOptions, Runtime, TaskId, Time};
@@ -42,17 +46,28 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) network: Network,
     pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) registry: Registry,
+    /// Parallel to the plan's tempers.
+    pub(crate) states: Vec<Arc<BackendState>>,
+    pub(crate) done: Done,
+    heard: Arc<Heard>,
+    /// Sessions that ended, and when.
+    pub(crate) records: Vec<(Time, SessionRecord)>,
+    /// How the connections to each backend were met. Parallel to `states`.
+    pub(crate) met: Vec<Rc<Met>>,
     pub(crate) gates: Arc<Gates>,
     pub(crate) workers: Vec<Worker>,
     backends: Vec<PeerListener>,
     pub(crate) clients: Vec<Actor>,
     pub(crate) served: Vec<Actor>,
+    /// Parallel to `served`: which backend it is a connection of.
+    pub(crate) served_by: Vec<usize>,
     by_peer: BTreeMap<PeerId, (bool, usize)>,
     /// Clients whose connection was refused because nobody listened any more.
     pub(crate) refused: usize,
     scripts: Random,
     chance: Random,
-    start: Time,
+    pub(crate) start: Time,
     started: Vec<bool>,
     stopped: bool,
     resetting: bool,
@@ -71,25 +86,34 @@ impl World {
         let gates = Arc::new(Gates::new(plan.connections_max, [plan.listener_max]));
         let registry = Registry::default();
         let snapshot = Arc::new(Snapshot::new(model, &registry, plan.workers));
-        let workers = (0..plan.workers)
-            .map(|index| worker(&network, &snapshot, &gates, index))
-            .collect();
+        let heard = Arc::new(Heard::default());
+        let shared = Shared {
+            snapshot: &snapshot,
+            gates: &gates,
+            heard: &heard,
+            clock_offset: plan.control.clock_offset,
+        };
+        let workers = (0..plan.workers).map(|n| worker(&network, &shared, n)).collect();
         if let Some(max) = plan.descriptors_max {
             network.limit_descriptors(max);
         }
-        let backends = plan
-            .tempers
-            .iter()
-            .enumerate()
-            .map(|(n, &temper)| {
-                let address = convert::address(&backend_address(n));
-                network.listen_peer(&address, move |random| temper.welcome(random))
-            })
-            .collect();
+        let met: Vec<Rc<Met>> = plan.tempers.iter().map(|_| Rc::default()).collect();
+        let backends = plan.tempers.iter().zip(&met).enumerate().map(|(n, (&temper, met))| {
+            let address = convert::address(&backend_address(n));
+            let met = met.clone();
+            network.listen_peer(&address, move |random| met.note(temper.welcome(random)))
+        });
+        let backends = backends.collect();
         let mut scripts = Random::new(plan.seed ^ 0x7363_7269_7074);
         let chance = scripts.fork();
         Self {
             start: network.now(),
+            states: snapshot.pools[0].view().backends.to_vec(),
+            done: Done::new(network.now(), plan.tempers.len()),
+            registry,
+            heard,
+            records: Vec::new(),
+            met,
             started: vec![false; plan.clients.len()],
             plan,
             network,
@@ -99,6 +123,7 @@ impl World {
             backends,
             clients: Vec::new(),
             served: Vec::new(),
+            served_by: Vec::new(),
             by_peer: BTreeMap::new(),
             refused: 0,
             scripts,
@@ -146,6 +171,7 @@ impl World {
                 self.network.advance(Duration::from_nanos(pause));
                 continue;
             }
+            self.check_line()?;
             if self.is_over() {
                 return Ok(());
             }
@@ -171,6 +197,7 @@ impl World {
         }
         let mut busy = self.poll_actors()?;
         self.give_orders();
+        self.act();
         let mut order: Vec<usize> = (0..self.workers.len()).collect();
         self.chance.shuffle(&mut order);
         for n in order {
@@ -180,9 +207,15 @@ impl World {
             }
             busy |= self.workers[n].turn();
         }
+        // Whoever gives room back may wake a task of a worker that has had its turn.
+        busy |= self.workers.iter().any(|worker| worker.runtime.is_ready());
         if let Some(violation) = self.network.violation() {
             return Err(violation);
         }
+        let now = self.network.now();
+        self.records
+            .extend(self.heard.take_records().into_iter().map(|record| (now, record)));
+        self.check_limits()?;
         Ok(busy || self.network.has_woken() || !self.network.is_idle())
     }
 
@@ -232,7 +265,7 @@ impl World {
     }
 
     fn accept_backends(&mut self, now: Time) {
-        for listener in &self.backends {
+        for (backend, listener) in self.backends.iter().enumerate() {
             while let Some(peer) = self.network.accept_peer(*listener) {
                 let n = self.served.len();
                 let script = self.plan.backend_script(&mut self.scripts);
@@ -240,6 +273,7 @@ impl World {
                 let mut actor = Actor::new(Name::Backend(n as u16), peer, script, now);
                 actor.wake_at = Some(now);
                 self.served.push(actor);
+                self.served_by.push(backend);
             }
         }
     }
@@ -251,17 +285,29 @@ impl World {
             self.stopped = true;
             for worker in &self.workers {
                 worker.orders.stop_accepting();
-                worker.runtime.handle().wake_all();
             }
+            self.wake_all();
         }
         if !self.resetting && self.plan.reset_at.is_some_and(|at| age >= at) {
             self.resetting = true;
             self.reset_relays = true;
             for worker in &self.workers {
                 worker.orders.reset_relays();
-                worker.runtime.handle().wake_all();
             }
+            self.wake_all();
         }
+    }
+
+    /// Has every task look at what it was ordered.
+    pub(crate) fn wake_all(&self) {
+        for worker in &self.workers {
+            worker.runtime.handle().wake_all();
+        }
+    }
+
+    /// How often this was told of a backend.
+    pub(crate) fn reports(&self, backend: usize, report: Report) -> u64 {
+        self.heard.reports(backend, report)
     }
 
     /// When something happens next, if nobody does anything now.
@@ -286,6 +332,7 @@ impl World {
             .chain(timers)
             .chain(actors)
             .chain(self.network.next_event())
+            .chain(self.next_act())
             .min();
         next.map(|next| next.max(now))
     }
@@ -349,7 +396,16 @@ impl Worker {
     }
 }
 
-fn worker(network: &Network, snapshot: &Arc<Snapshot>, gates: &Arc<Gates>, index: usize) -> Worker {
+/// What the workers of a world have in common.
+struct Shared<'a> {
+    snapshot: &'a Arc<Snapshot>,
+    gates: &'a Arc<Gates>,
+    heard: &'a Arc<Heard>,
+    clock_offset: Duration,
+}
+
+fn worker(network: &Network, shared: &Shared<'_>, index: usize) -> Worker {
+    let snapshot = shared.snapshot;
     let buffers = snapshot.model.buffers;
     let options = BufferOptions {
         count: buffers.count,
@@ -365,14 +421,16 @@ fn worker(network: &Network, snapshot: &Arc<Snapshot>, gates: &Arc<Gates>, index
     let (listener, _) = handle.listen(&address, &listen).expect("nobody else listens there");
     let stats = Arc::new(WorkerStats::new(1));
     let orders = Arc::new(Orders::default());
-    let state = WorkerState::new(
-        handle.clone(),
+    let parts = Parts {
         index,
-        snapshot.clone(),
-        stats.clone(),
-        gates.clone(),
-        orders.clone(),
-    );
+        snapshot: snapshot.clone(),
+        stats: stats.clone(),
+        gates: shared.gates.clone(),
+        orders: orders.clone(),
+        observer: shared.heard.clone(),
+        clock_offset: shared.clock_offset,
+    };
+    let state = WorkerState::new(handle.clone(), parts);
     let main = handle.spawn(accept_all(state.clone(), handle.clone(), vec![vec![listener]]));
     Worker {
         runtime,

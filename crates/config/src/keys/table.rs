@@ -1,0 +1,219 @@
+//! The table of keys. What a row means is told by [`Key`].
+
+use super::Absent::{Inner, Means, Required, Same};
+use super::{Key, Place};
+
+macro_rules! keys {
+    ($($place:ident { $($name:literal $(or $alias:literal)*, $takes:literal, $absent:expr, $meaning:literal;)+ })+) => {
+        /// Every key.
+        pub(super) const KEYS: &[Key] = &[$($(Key {
+            place: Place::$place,
+            name: $name,
+            aliases: &[$($alias),*],
+            takes: $takes,
+            absent: $absent,
+            meaning: $meaning,
+        },)+)+];
+    };
+}
+
+keys! {
+    Top {
+        "workers", "`auto`, or 1 to 1024", Same("auto"),
+            "Worker threads. `auto`: one per core of the inherited affinity mask, capped by the cgroup's CPU quota.";
+        "pin", "`true`, `false`", Same("true"),
+            "Whether each worker stays on one core of the inherited affinity mask.";
+        "admin", "a map, or `off`", Inner,
+            "The admin port: metrics and health. It only reads.";
+        "buffers", "a map", Inner,
+            "The receive buffers of each worker.";
+        "drain_timeout", "0s to 1d", Same("30s"),
+            "How long relays may finish after a stop was asked for; the rest is reset.";
+        "drain_delay", "0s to 1h", Same("0s"),
+            "How long readiness is already off before accepting stops, so that a load balancer in front can notice.";
+        "session_log", "`off`, `stderr`, a path, or a map", Same("off"),
+            "Where a line for each finished session goes. A path alone has a `/` in it.";
+        "listeners", "a map of names", Required,
+            "What is listened on. A name is a metric label: letters, digits, `_`, `.` and `-`, at most 64 of them.";
+        "pools", "a map of names", Required,
+            "Where connections go. Names as for listeners.";
+    }
+    Admin {
+        "bind", "`ADDRESS:PORT`", Same("127.0.0.1:9900"),
+            "Where the admin port listens.";
+    }
+    Buffers {
+        "count", "a power of two, 16 to 32768", Same("1024"),
+            "Buffers of one worker.";
+        "size", "a power of two, 1KiB to 1MiB", Same("16KiB"),
+            "Size of one buffer. `count` × `size` is at most 1GiB.";
+    }
+    SessionLog {
+        "to", "`stderr`, or a path", Required,
+            "Where lines go. A file is appended to, and opened anew when it was moved away.";
+        "format", "`json`, `text`", Same("json"),
+            "One JSON object per line, or `key=value` pairs.";
+    }
+    Listener {
+        "bind", "`ADDRESS:PORT`, `unix:PATH`, or a list of these", Required,
+            "Where it listens. IPv6 addresses stand in brackets. `*:PORT` and `:PORT` mean `0.0.0.0:PORT`, every IPv4 \
+             address; `[::]:PORT` is every IPv6 address and nothing else.";
+        "protocol", "`tcp`", Required,
+            "What it speaks.";
+        "pool", "a pool's name", Required,
+            "Where its connections go.";
+        "backlog", "1 to 65535", Means("`net.core.somaxconn`"),
+            "Connections that the kernel has completed and nobody has accepted yet.";
+        "routing_timeout" or "hello_timeout", "100ms to 10m", Same("5s"),
+            "From accept until it is known where the connection goes. No byte extends it.";
+        "idle_timeout", "100ms to 365d", Same("1h"),
+            "A relay without a byte in either direction for this long ends.";
+        "half_closed_timeout", "100ms to 1d", Same("1m"),
+            "After one side has ended, the other may stay silent for this long.";
+        "tcp_keepalive", "a map", Inner,
+            "Keepalive probes towards clients.";
+        "dead_peer_timeout", "1s to 1h", Same("1m"),
+            "A client that blocks the relay and is not heard of for this long is reset. One that reads slowly but \
+             acknowledges is kept.";
+        "max_connections", "1 to 1000000", Means("what the descriptor limit allows"),
+            "Connections open at the same time, over all workers.";
+    }
+    Pool {
+        "balance",
+            "`round_robin`, `least_connections`, `least_response_time`, `least_bandwidth`, `ip_hash`, `random`",
+            Same("round_robin"),
+            "How a backend is chosen; weights apply to all. Also understood: `weighted_round_robin` for `round_robin`; \
+             `leastconn` and `least_conn` for `least_connections`; `least_time` and `ewma` for `least_response_time`; \
+             `source` for `ip_hash`; `random_two_choices` for `random`.";
+        "hash", "a map", Inner,
+            "How `ip_hash` maps clients to backends.";
+        "connect_timeout", "10ms to 2m", Same("5s"),
+            "For one try.";
+        "tries", "1 to 16", Same("3"),
+            "Backends tried for one connection.";
+        "source", "an IP address, or a list", Means("the kernel's choice"),
+            "Addresses to connect from. Several widen the range of ports.";
+        "tcp_keepalive", "a map", Inner,
+            "Keepalive probes towards backends.";
+        "dead_peer_timeout", "1s to 1h", Same("1m"),
+            "A backend that blocks the relay and is not heard of for this long is reset.";
+        "queue", "a map, or `off`", Same("off"),
+            "Where connections wait while every usable backend has reached its `max_connections`. Without it they are \
+             reset.";
+        "health_check", "a map, a protocol, or `off`", Same("off"),
+            "Active probes. A protocol alone, as in `health_check: tcp`, leaves everything else at its default.";
+        "passive", "a map, or `off`", Inner,
+            "Judgement by what connections meet: backends that cannot be connected are left out for a while.";
+        "slow_start", "`off`, or 1s to 1h", Same("off"),
+            "A backend that comes up starts with a small share that grows to its whole weight over this time. Not with \
+             `balance: ip_hash`, where clients would move twice.";
+        "fail_open", "`true`, `false`", Same("false"),
+            "With no backend left that is well, all are used instead of none.";
+        "on_backend_down", "`keep`, `close`", Same("keep"),
+            "What becomes of open sessions when their backend goes down. `keep`: they go on for as long as it answers \
+             them. `close`: they are closed, so that clients connect anew and reach another one.";
+        "failback", "`auto`, `manual`", Same("auto"),
+            "When other backends are well again while backups serve. `auto`: new connections go to them at once, and \
+             sessions on backups are closed over a minute, unless `max_lifetime` moves them. `manual`: backups serve \
+             until none of them is well.";
+        "max_lifetime", "`off`, or 1s to 365d", Same("off"),
+            "A session older than this, give or take 10 %, is ended, so that clients with pooled connections come to \
+             backends that are new.";
+        "resolve", "a map", Inner,
+            "How names among the backends are looked up.";
+        "backends", "a list of addresses, names or maps", Required,
+            "What is chosen from. Each entry is `ADDRESS:PORT`, `NAME:PORT`, `srv:NAME`, `unix:PATH`, or a map with the \
+             keys below.";
+    }
+    Hash {
+        "algorithm", "`rendezvous`, `maglev`", Same("rendezvous"),
+            "`rendezvous`: a lost backend moves only its own clients. `maglev`: constant time whatever the size of the pool.";
+        "seed", "0 to 18446744073709551615", Same("0"),
+            "Balancers that shall agree on every client use the same seed.";
+        "max_load", "`off`, or 1.01 to 100, at most two decimals", Same("off"),
+            "Bounded load: no backend has more than this many times its fair share of the pool's connections. A client \
+             whose backend is full goes to its next one.";
+    }
+    Queue {
+        "max", "1 to 1000000", Required,
+            "Connections that wait at the same time, over all workers. Who comes then is reset.";
+        "timeout", "10ms to 10m", Same("5s"),
+            "The longest wait. Who has waited for this long is reset.";
+    }
+    HealthCheck {
+        "protocol" or "type", "`tcp`, `http`, `https`, `tls`, `send_expect`", Same("tcp"),
+            "What a probe speaks. `tcp`: connecting succeeds and the backend does not hang up at once. `tls`: a \
+             handshake succeeds as well. `http`, `https`: a request is answered as expected. `send_expect`: bytes are.";
+        "port", "1 to 65535", Means("the backend's"),
+            "Another port to probe.";
+        "interval" or "inter", "200ms to 1h", Same("5s"),
+            "From the start of one probe to the start of the next, give or take 10 %; at most 1s while results change. \
+             A probe that takes longer delays the next one.";
+        "timeout", "10ms to 1m", Same("2s"),
+            "For one probe in all: connecting, TLS, the answer. It may be longer than `interval`.";
+        "fails" or "fall" or "unhealthy_threshold", "1 to 100", Same("3"),
+            "Failures in a row that make a backend down.";
+        "passes" or "rise" or "healthy_threshold", "1 to 100", Same("2"),
+            "Passes in a row that make it up again.";
+        "method", "`GET`, `HEAD`, `OPTIONS`", Same("GET"),
+            "Of the request. With `http` and `https` only, like the four keys below.";
+        "path", "a path with its query", Same("/"),
+            "What is asked for. It begins with `/` and has neither spaces nor control characters.";
+        "host", "a name, or a name and a port", Means("the backend's name or address"),
+            "The header `Host`.";
+        "status", "a code, a range such as `200-399`, or a list", Same("200-399"),
+            "Status codes that are well, from 100 up and below 600. Redirects are not followed.";
+        "body", "a text", Means("not looked at"),
+            "The first 64KiB of the body must contain it.";
+        "send", "bytes", Means("nothing"),
+            "Sent after connecting; without it the backend speaks first. With `send_expect` only, like `expect`; at \
+             least one of the two. `\\r`, `\\n`, `\\t`, `\\\\` and `\\xHH` stand for bytes. At most 4KiB.";
+        "expect", "bytes", Means("any byte"),
+            "The first 16KiB of the answer must contain it. Written like `send`.";
+        "tls", "a map, or `true`", Means("as below; with `send_expect`: without TLS"),
+            "How TLS is spoken, with `https` and `tls`. With `send_expect` it means that TLS is spoken.";
+    }
+    ProbeTls {
+        "server_name", "a name", Means("the backend's name or address"),
+            "Sent as SNI (addresses are not), and what the certificate must be valid for.";
+        "verify", "`true`, `false`", Same("false"),
+            "Whether the certificate must be valid. A probe asks whether the backend lives, so by default any will do.";
+        "ca", "a path", Means("the authorities of the system"),
+            "PEM file of the authorities to trust, with `verify: true`.";
+    }
+    Passive {
+        "fails", "1 to 100", Same("1"),
+            "Failed connects in a row after which a backend is ejected.";
+        "eject", "100ms to 10m", Same("1s"),
+            "How long, the first time. The n-th time in a row lasts n times as long, up to 30s (or this, if it is longer).";
+        "max_ejected", "0 to 100, with or without `%`", Same("50%"),
+            "Of the pool's backends, at most this many percent are out at once, those that are down included; beyond it none is ejected.";
+    }
+    Resolve {
+        "servers", "`ADDRESS`, `ADDRESS:PORT`, or a list", Means("those of /etc/resolv.conf"),
+            "DNS servers to ask.";
+        "min_interval", "1s to 1h", Same("1s"),
+            "DNS is asked again when an answer's time to live is over, but not sooner than this.";
+        "max_interval", "1s to 1d", Same("1m"),
+            "And not later than this.";
+    }
+    Backend {
+        "address", "`ADDRESS:PORT`, `NAME:PORT`, `srv:NAME`, `unix:PATH`", Required,
+            "Where it listens. A name stands for every address that DNS gives for it: A and AAAA records with this port, \
+             or, with `srv:`, SRV records, which bring ports of their own.";
+        "weight", "1 to 1000", Same("1"),
+            "Its share, relative to the other backends of the pool; of a name, the share of each address.";
+        "max_connections", "1 to 1000000", Means("no limit"),
+            "Connections open at the same time, over all workers; of a name, for each address.";
+        "backup", "`true`, `false`", Same("false"),
+            "Used only while no other backend of the pool is usable.";
+    }
+    Keepalive {
+        "idle", "1s to 9h6m7s, whole seconds", Same("1m"),
+            "Silence before the first probe.";
+        "interval", "1s to 9h6m7s, whole seconds", Same("10s"),
+            "Between probes.";
+        "count", "1 to 127", Same("6"),
+            "Unanswered probes after which the peer is gone.";
+    }
+}

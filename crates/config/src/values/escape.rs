@@ -1,0 +1,109 @@
+//! `PING\r\n`: bytes to send and to expect, written as text.
+//!
+//! YAML resolves escapes in double quotes by itself; these are for text without quotes or in single ones, and for bytes
+//! that are no text at all.
+
+use crate::diagnostic::quote;
+use crate::problem::Fault;
+
+/// The bytes that a text stands for: itself in UTF-8, with `\r`, `\n`, `\t`, `\\` and `\xHH` resolved.
+pub(crate) fn parse(text: &str) -> Result<Vec<u8>, Fault> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        bytes.extend_from_slice(&rest.as_bytes()[..at]);
+        let begin = text.len() - rest.len() + at;
+        let (byte, length) = one(&rest[at + 1..]).map_err(|(length, help)| {
+            let part = begin..begin + 1 + length;
+            Fault::new(format!("has {} in it", quote(&text[part.clone()])), help).at(part)
+        })?;
+        bytes.push(byte);
+        rest = &rest[at + 1 + length..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Ok(bytes)
+}
+
+/// The byte after a backslash, and how many bytes of text it takes; or how many are to blame, and what would be right.
+fn one(text: &str) -> Result<(u8, usize), (usize, &'static str)> {
+    let Some(letter) = text.chars().next() else {
+        return Err((0, "write \\\\ for a backslash"));
+    };
+    match letter {
+        'r' => Ok((b'\r', 1)),
+        'n' => Ok((b'\n', 1)),
+        't' => Ok((b'\t', 1)),
+        '\\' => Ok((b'\\', 1)),
+        'x' => {
+            let digits = text[1..].bytes().take(2).take_while(u8::is_ascii_hexdigit).count();
+            let byte = (digits == 2)
+                .then(|| u8::from_str_radix(&text[1..3], 16).ok())
+                .flatten();
+            byte.map(|byte| (byte, 3))
+                .ok_or((1 + digits, "write two hexadecimal digits, as in \\x0a"))
+        }
+        '0' => Err((1, "write \\x00 for a zero byte")),
+        other => Err((
+            other.len_utf8(),
+            "write one of \\r \\n \\t \\\\ \\xHH; \\\\ is a backslash",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn escapes_become_bytes() {
+        for (text, bytes) in [
+            ("PING\\r\\n", b"PING\r\n".as_slice()),
+            ("", b""),
+            ("\\x00\\xfF", b"\x00\xff"),
+            ("a\\\\nb", b"a\\nb"),
+            ("\\t", b"\t"),
+            ("é", b"\xc3\xa9"),
+            ("line\r\n", b"line\r\n"),
+        ] {
+            assert_eq!(parse(text).as_deref(), Ok(bytes), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_escapes_are_pointed_at() {
+        for (text, part, help) in [
+            (
+                "ab\\q",
+                2..4,
+                "write one of \\r \\n \\t \\\\ \\xHH; \\\\ is a backslash",
+            ),
+            ("\\é", 0..3, "write one of \\r \\n \\t \\\\ \\xHH; \\\\ is a backslash"),
+            ("a\\", 1..2, "write \\\\ for a backslash"),
+            ("\\0", 0..2, "write \\x00 for a zero byte"),
+            ("\\x", 0..2, "write two hexadecimal digits, as in \\x0a"),
+            ("\\x1g", 0..3, "write two hexadecimal digits, as in \\x0a"),
+            ("\\x+1", 0..2, "write two hexadecimal digits, as in \\x0a"),
+            ("\\xé1", 0..2, "write two hexadecimal digits, as in \\x0a"),
+        ] {
+            let fault = parse(text).expect_err(text);
+            assert_eq!((fault.part, fault.help.as_str()), (Some(part), help), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_never_makes_longer_and_points_inside(text in "(\\\\[rntx0-9a-fq\\\\]|[a-z0-9é]){0,20}") {
+            match parse(&text) {
+                Ok(bytes) => prop_assert!(bytes.len() <= text.len()),
+                Err(fault) => prop_assert!(text.get(fault.part.expect("a part")).is_some()),
+            }
+        }
+
+        #[test]
+        fn every_byte_can_be_written(bytes in any::<Vec<u8>>()) {
+            let text: String = bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect();
+            prop_assert_eq!(parse(&text), Ok(bytes));
+        }
+    }
+}

@@ -1,0 +1,166 @@
+use super::*;
+use crate::resolve::Found;
+use ringway_core::backend::Registry;
+use ringway_core::model::{
+    Backend, Buffers, HashAlgorithm, HashRule, Health, HealthCheck, Keepalive, Model, Name, Pool, Probe, Records,
+    Resolve, Sessions, Workers,
+};
+use ringway_core::snapshot::Snapshot;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+use tokio::sync::mpsc::{Receiver, channel};
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A pool of one name, whose addresses are probed; down after one failure, and then its sessions are closed.
+fn model() -> Model {
+    let backend = Backend {
+        target: Target::Name(Name {
+            host: "db.test".into(),
+            records: Records::Addresses(80),
+        }),
+        label: "db.test:80".into(),
+        weight: 1,
+        max_connections: None,
+        backup: false,
+    };
+    let check = HealthCheck {
+        probe: Probe::Tcp,
+        port: None,
+        interval: seconds(3_600),
+        timeout: seconds(1),
+        fails: 1,
+        passes: 1,
+    };
+    let pool = Pool {
+        name: "pool".into(),
+        balance: Balance::RoundRobin,
+        hash: HashRule {
+            algorithm: HashAlgorithm::Rendezvous,
+            seed: 0,
+            max_load: None,
+        },
+        connect_timeout: seconds(1),
+        tries: 1,
+        source: Vec::new(),
+        keepalive: Keepalive {
+            idle: seconds(60),
+            interval: seconds(10),
+            count: 6,
+        },
+        dead_peer_timeout: seconds(60),
+        queue: None,
+        health: Health {
+            check: Some(check),
+            ..Health::default()
+        },
+        sessions: Sessions {
+            on_backend_down: OnBackendDown::Close,
+            ..Sessions::default()
+        },
+        resolve: Resolve::default(),
+        backends: vec![backend],
+    };
+    Model {
+        workers: Workers::Count(1),
+        pin: false,
+        admin: None,
+        buffers: Buffers { count: 16, size: 1024 },
+        drain_timeout: seconds(1),
+        drain_delay: seconds(0),
+        session_log: None,
+        listeners: Vec::new(),
+        pools: vec![pool],
+    }
+}
+
+struct Bed {
+    means: Means,
+    woken: Arc<AtomicUsize>,
+    pool: KeptPool,
+    /// Whoever probes could not tell otherwise.
+    _events: Receiver<Event>,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let registry = Arc::new(Registry::default());
+        let snapshot = Arc::new(Snapshot::new(model(), &registry, 1));
+        let woken = Arc::<AtomicUsize>::default();
+        let counted = woken.clone();
+        let means = Means {
+            board: Arc::new(Board::new(&snapshot)),
+            snapshot,
+            registry,
+            workers: 1,
+            epoch: Instant::now(),
+            wake_workers: Box::new(move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }),
+        };
+        let (sender, events) = channel(64);
+        // No permit: probes are planned and never begin.
+        let permits = Arc::new(Semaphore::new(0));
+        let pool = KeptPool::new(PoolIndex(0), &means, &sender, &permits).expect("a TCP probe needs nothing");
+        Self {
+            means,
+            woken,
+            pool,
+            _events: events,
+        }
+    }
+
+    fn resolve(&mut self, last_bytes: &[u8]) {
+        let found = last_bytes.iter().map(|&last| Found {
+            address: SocketAddr::from(([127, 0, 0, last], 80)),
+            weight: None,
+        });
+        self.pool.resolved(0, &Outcome::Found(found.collect()), &self.means);
+        self.pool.publish(&self.means);
+    }
+
+    fn state(&self, at: usize) -> Arc<BackendState> {
+        let member = self.pool.health.member(BackendIndex(at)).expect("a member");
+        member.state.clone()
+    }
+
+    fn probed(&mut self, at: usize, outcome: Result<String, ProbeError>) {
+        self.pool.probed(BackendIndex(at), outcome, seconds(0), &self.means);
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_comes_back_before_it_has_left_is_probed_again() {
+    let mut bed = Bed::new();
+    bed.resolve(&[1]);
+    let _session = bed.state(0).reserve().expect("there is no limit");
+    bed.resolve(&[2]);
+    assert!(!bed.pool.planned.contains_key(&0), "nobody asks whoever leaves");
+    bed.probed(0, Ok("was under way".to_owned()));
+    assert!(
+        !bed.pool.planned.contains_key(&0),
+        "nor does a probe that was under way go on"
+    );
+    bed.resolve(&[1, 2]);
+    assert!(bed.pool.planned.contains_key(&0));
+}
+
+#[tokio::test]
+async fn sessions_are_closed_once_nothing_new_goes_there_and_workers_are_woken_once() {
+    let mut bed = Bed::new();
+    bed.resolve(&[1, 2]);
+    bed.woken.store(0, Ordering::Relaxed);
+    let down = || Err(ProbeError::Failed("connection refused".to_owned()));
+    bed.probed(0, down());
+    bed.probed(1, down());
+    assert_eq!(bed.state(0).orders.closes(0), None, "workers still choose it");
+    bed.pool.publish(&bed.means);
+    for at in [0, 1] {
+        let (_, reason) = bed.state(at).orders.closes(0).expect("an order");
+        assert_eq!(reason, EndReason::BackendDown.index());
+    }
+    assert_eq!(bed.woken.load(Ordering::Relaxed), 1);
+}

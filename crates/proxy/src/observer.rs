@@ -1,0 +1,70 @@
+//! What workers tell the control plane: what they met with backends, and sessions that ended.
+//!
+//! The control plane implements these; a worker never waits for it.
+
+use ringway_core::backend::BackendState;
+use ringway_core::health::Report;
+use ringway_core::model::PoolIndex;
+use ringway_core::reason::EndReason;
+use ringway_runtime::Address;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Hears of what workers meet. Called on the packet path: must return at once, whatever happens behind it.
+pub trait Observer: Debug + Send + Sync {
+    /// Something that bears on a backend's health. Failures are always told, successes only where the backend's orders
+    /// ask for one. A connect that failed on trial leaves the trial to who hears of it: to end it or to open it again.
+    fn met(&self, pool: PoolIndex, backend: &Arc<BackendState>, report: Report);
+
+    /// Whether [`Self::ended`] wants sessions; asked once per worker.
+    fn logs_sessions(&self) -> bool;
+
+    /// Sessions that ended in one turn of a worker's loop; takes them out of `records`.
+    fn ended(&self, records: &mut Vec<SessionRecord>);
+}
+
+/// One finished session, for the log.
+#[derive(Debug)]
+pub struct SessionRecord {
+    /// Who connected; `None` if it was gone before it was asked.
+    pub client: Option<Address>,
+    /// Position in `Model::listeners`.
+    pub listener: usize,
+    /// The pool.
+    pub pool: PoolIndex,
+    /// The backend of the last try; `None`: none could be chosen.
+    pub backend: Option<Arc<BackendState>>,
+    /// Backends tried.
+    pub tries: u8,
+    /// From choosing the backend of the last try to its connection; `None`: it could not be connected.
+    pub connect_time: Option<Duration>,
+    /// Bytes received from the client and passed on.
+    pub bytes_from_client: u64,
+    /// Bytes received from the backend and passed on.
+    pub bytes_from_backend: u64,
+    /// From accept to end.
+    pub duration: Duration,
+    /// Why it ended.
+    pub reason: EndReason,
+}
+
+/// Nobody listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Nobody;
+
+impl Observer for Nobody {
+    fn met(&self, _: PoolIndex, backend: &Arc<BackendState>, report: Report) {
+        if report == Report::ConnectFailed {
+            backend.reopen_trial();
+        }
+    }
+
+    fn logs_sessions(&self) -> bool {
+        false
+    }
+
+    fn ended(&self, records: &mut Vec<SessionRecord>) {
+        records.clear();
+    }
+}
