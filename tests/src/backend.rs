@@ -8,7 +8,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,10 +28,45 @@ pub enum Behaviour {
     Silent,
     /// Closes in order without a byte.
     CloseAtOnce,
+    /// Resets without a byte.
+    ResetAtOnce,
     /// Sends back one byte; resets on the next.
     ResetAfterOneByte,
     /// Answers every HTTP request with this body.
     Http(String),
+    /// Reads a number of eight bytes (little endian), waits for so long, sends as many bytes; again and again.
+    Download(Duration),
+    /// Echoes until something begins with [`HOLD`]; from then on it reads nothing, so that what comes stays unread.
+    EchoOrHold,
+    /// Answers every HTTP request as it is told at that moment.
+    Health(Arc<Health>),
+}
+
+/// What makes [`Behaviour::EchoOrHold`] stop reading.
+pub const HOLD: u8 = 0;
+
+/// What an answer to a health check is; may be changed at any time.
+#[derive(Debug)]
+pub struct Health {
+    /// The status code.
+    pub status: AtomicU16,
+    /// How long it takes.
+    pub delay: Duration,
+}
+
+impl Health {
+    /// Answers with 200 after so long.
+    pub fn well_after(delay: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            status: AtomicU16::new(200),
+            delay,
+        })
+    }
+
+    /// Answers with this code from now on.
+    pub fn set(&self, status: u16) {
+        self.status.store(status, SeqCst);
+    }
 }
 
 /// How many connections a backend saw, and how they ended.
@@ -41,6 +76,8 @@ pub struct Counts {
     pub accepted: AtomicU64,
     /// Open now.
     pub open: AtomicU64,
+    /// Bytes sent by [`Behaviour::Download`].
+    pub sent: AtomicU64,
     /// Ended by the client's orderly end.
     pub orderly: AtomicU64,
     /// Ended by a reset that this backend's kernel received.
@@ -131,6 +168,11 @@ impl Backend {
         self.counts.open.load(SeqCst)
     }
 
+    /// Bytes sent by [`Behaviour::Download`].
+    pub fn sent(&self) -> u64 {
+        self.counts.sent.load(SeqCst)
+    }
+
     /// Resets that reached this backend.
     pub fn resets(&self) -> u64 {
         self.counts.resets.load(SeqCst)
@@ -186,7 +228,7 @@ impl Listener {
             counts.open.fetch_add(1, SeqCst);
             let (behaviour, counts) = (behaviour.clone(), counts.clone());
             tokio::spawn(async move {
-                match behaviour.serve(wire).await {
+                match behaviour.serve(wire, &counts).await {
                     End::Orderly => counts.orderly.fetch_add(1, SeqCst),
                     End::Reset => counts.resets.fetch_add(1, SeqCst),
                     End::Error(_) | End::StillOpen => counts.errors.fetch_add(1, SeqCst),
@@ -201,6 +243,9 @@ impl Listener {
 pub fn listen(address: SocketAddr, backlog: i32, buffers: Option<usize>) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
+    // So that a backend can come back while connections of the one before it are in TIME_WAIT.
+    // One that was killed leaves connections of its port behind; its successor binds all the same.
+    socket.set_reuse_address(true)?;
     if let Some(bytes) = buffers {
         socket.set_send_buffer_size(bytes)?;
         socket.set_recv_buffer_size(bytes)?;
@@ -210,14 +255,54 @@ pub fn listen(address: SocketAddr, backlog: i32, buffers: Option<usize>) -> io::
     Ok(socket.into())
 }
 
+/// A listening socket whose queue is full: the kernel answers no further SYN.
+#[derive(Debug)]
+pub struct FullQueue {
+    /// Where it listens.
+    pub address: Address,
+    _listener: std::net::TcpListener,
+    _queue: Vec<std::net::TcpStream>,
+}
+
+impl FullQueue {
+    /// One on 127.0.0.1.
+    pub fn new() -> Self {
+        let Address::Inet(any) = ANY_V4 else {
+            unreachable!("it is an IPv4 address")
+        };
+        let listener = listen(any, 0, None).expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        let connect = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)).ok();
+        let queue: Vec<_> = std::iter::from_fn(connect).take(10).collect();
+        assert!(queue.len() < 10, "a queue of length 0 is full after a few");
+        Self {
+            address: Address::Inet(address),
+            _listener: listener,
+            _queue: queue,
+        }
+    }
+}
+
+impl Default for FullQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 const FOREVER: Duration = Duration::from_secs(3600);
 
 impl Behaviour {
-    async fn serve(self, mut wire: Wire) -> End {
+    async fn serve(self, mut wire: Wire, counts: &Counts) -> End {
         let outcome = match self {
-            Self::Echo => echo(&mut wire).await,
+            Self::Echo => echo(&mut wire, None).await,
+            Self::EchoOrHold => echo(&mut wire, Some(HOLD)).await,
             Self::Exchange => Plan::run_backend(wire).await,
-            Self::Http(body) => http(&mut wire, &body).await,
+            Self::Download(delay) => download(&mut wire, delay, &counts.sent).await,
+            Self::Http(body) => http(&mut wire, &body, || (200, Duration::ZERO)).await,
+            Self::Health(health) => {
+                let told = || (health.status.load(SeqCst), health.delay);
+                http(&mut wire, "", told).await
+            }
             Self::Name(name) => match wire.write_all(format!("{name}\n").as_bytes()).await {
                 Ok(()) => return wire.read_to_end_of(FOREVER).await.1,
                 Err(error) => Err(error),
@@ -227,6 +312,10 @@ impl Behaviour {
                 Ok(())
             }
             Self::CloseAtOnce => Ok(()),
+            Self::ResetAtOnce => {
+                wire.reset();
+                return End::Orderly;
+            }
             Self::ResetAfterOneByte => return reset_after_one_byte(wire).await,
         };
         match outcome {
@@ -237,14 +326,35 @@ impl Behaviour {
     }
 }
 
-async fn echo(wire: &mut Wire) -> io::Result<()> {
+async fn echo(wire: &mut Wire, hold: Option<u8>) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let n = wire.read(&mut buffer).await?;
         if n == 0 {
             return wire.shutdown().await;
         }
+        if hold == Some(buffer[0]) {
+            tokio::time::sleep(FOREVER).await;
+        }
         wire.write_all(&buffer[..n]).await?;
+    }
+}
+
+async fn download(wire: &mut Wire, delay: Duration, sent: &AtomicU64) -> io::Result<()> {
+    let zeroes = [0; 16 * 1024];
+    loop {
+        let mut left = match wire.read_u64_le().await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return wire.shutdown().await,
+            Err(error) => return Err(error),
+        };
+        tokio::time::sleep(delay).await;
+        while left > 0 {
+            let piece = left.min(zeroes.len() as u64);
+            wire.write_all(&zeroes[..piece as usize]).await?;
+            sent.fetch_add(piece, SeqCst);
+            left -= piece;
+        }
     }
 }
 
@@ -264,8 +374,7 @@ async fn reset_after_one_byte(mut wire: Wire) -> End {
     }
 }
 
-async fn http(wire: &mut Wire, body: &str) -> io::Result<()> {
-    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+async fn http(wire: &mut Wire, body: &str, told: impl Fn() -> (u16, Duration)) -> io::Result<()> {
     let mut head = Vec::new();
     let mut buffer = vec![0; 4096];
     loop {
@@ -276,6 +385,10 @@ async fn http(wire: &mut Wire, body: &str) -> io::Result<()> {
         head.extend_from_slice(&buffer[..n]);
         while let Some(at) = head.windows(4).position(|window| window == b"\r\n\r\n") {
             head.drain(..at + 4);
+            let (status, delay) = told();
+            tokio::time::sleep(delay).await;
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {status} Told\r\nContent-Length: {length}\r\n\r\n{body}");
             wire.write_all(answer.as_bytes()).await?;
         }
     }

@@ -38,7 +38,16 @@ pub fn ringway_with_faults() -> &'static Path {
 
 /// The launcher of this package, built by cargo with the tests.
 pub fn launcher() -> PathBuf {
-    let path = profile_dir().join("ringway-test-launch");
+    own("ringway-test-launch")
+}
+
+/// A backend as a program, built in the same way.
+pub fn test_backend() -> PathBuf {
+    own("ringway-test-backend")
+}
+
+fn own(name: &str) -> PathBuf {
+    let path = profile_dir().join(name);
     assert!(
         path.exists(),
         "{} is missing: run the tests with `cargo test -p ringway-tests`",
@@ -68,12 +77,21 @@ fn build(target: &Path, options: &[&str]) {
         .parent()
         .expect("the package lies in the workspace");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    command
         .args(["build", "--package", "ringway", "--target-dir"])
         .arg(target)
         .args(options)
-        .current_dir(workspace)
-        .status()
-        .expect("cargo can be run");
+        .current_dir(workspace);
+    // What cargo tells of this package: build scripts that look at it (ring's) would build everything anew.
+    for (name, _) in std::env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            command.env_remove(name);
+        }
+    }
+    let status = command.status().expect("cargo can be run");
     assert!(status.success(), "building ringway with {options:?} failed");
 }

@@ -1,10 +1,11 @@
 //! Loads that tests put on a listener: many connections at a time, or so many a second; and what they measured.
 
 use crate::namespace::Namespace;
-use crate::wire::{Dial, Wire};
+use crate::wire::{Dial, End, Wire};
 use std::future::Future;
 use std::io;
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
 /// Runs a client's work on this thread, or on one inside the namespace.
@@ -77,6 +78,18 @@ pub async fn short_connection(dial: Dial) -> io::Result<Duration> {
     let mut wire = dial.connect_within(Duration::from_secs(10)).await?;
     wire.ping(&[7; 100], Duration::from_secs(10)).await?;
     Ok(began.elapsed())
+}
+
+/// Connects, asks a backend that does [`Behaviour::Download`](crate::backend::Behaviour::Download) for so many bytes,
+/// takes them, closes.
+pub async fn download(dial: Dial, bytes: u64) -> io::Result<()> {
+    let mut wire = dial.connect_within(Duration::from_secs(10)).await?;
+    wire.write_u64_le(bytes).await?;
+    wire.shutdown().await?;
+    match wire.read_to_end_of(Duration::from_secs(10)).await {
+        (seen, End::Orderly) if seen == bytes => Ok(()),
+        other => Err(io::Error::other(format!("{other:?} instead of {bytes} bytes"))),
+    }
 }
 
 /// `count` short connections, started at a fixed rate whatever becomes of them.

@@ -10,9 +10,12 @@
 
 pub mod address;
 pub mod backend;
+pub mod backend_process;
 pub mod binary;
 pub mod client;
+pub mod dns;
 pub mod exchange;
+pub mod health;
 pub mod metrics;
 pub mod namespace;
 pub mod process;
@@ -21,5 +24,7 @@ pub mod promise;
 pub mod ringway;
 pub mod scope;
 pub mod seeded;
+pub mod server;
 pub mod setup;
+pub mod steady;
 pub mod wire;

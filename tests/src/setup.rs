@@ -11,6 +11,7 @@ pub struct Setup {
     top: Vec<(String, String)>,
     listeners: Vec<ListenerPart>,
     pools: Vec<PoolPart>,
+    verbatim: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -25,7 +26,8 @@ struct ListenerPart {
 struct PoolPart {
     name: String,
     balance: String,
-    backends: Vec<Address>,
+    /// With keys of their own, as a map's inside.
+    backends: Vec<(Address, String)>,
     keys: Vec<(String, String)>,
 }
 
@@ -40,7 +42,15 @@ impl Setup {
             top: Vec::new(),
             listeners: Vec::new(),
             pools: Vec::new(),
+            verbatim: None,
         }
+    }
+
+    /// Listeners and pools as somebody wrote them, beside an admin port and two workers; nothing is added to them.
+    pub fn verbatim(listeners_and_pools: &str) -> Self {
+        let mut setup = Self::new().top("workers", "2");
+        setup.verbatim = Some(listeners_and_pools.to_owned());
+        setup
     }
 
     /// Listener `front` on a free port of 127.0.0.1, pool `pool` with these backends, two workers; and the port.
@@ -80,7 +90,10 @@ impl Setup {
 
     /// Adds a pool.
     pub fn pool(mut self, name: &str, balance: &str, backends: &[&Address]) -> Self {
-        let backends = backends.iter().map(|&address| address.clone()).collect();
+        let backends = backends
+            .iter()
+            .map(|&address| (address.clone(), String::new()))
+            .collect();
         let (name, balance) = (name.to_owned(), balance.to_owned());
         self.pools.push(PoolPart {
             name,
@@ -91,6 +104,13 @@ impl Setup {
         self
     }
 
+    /// Adds a backend with keys of its own to the last pool: `backup: true`.
+    pub fn backend(mut self, address: &Address, keys: &str) -> Self {
+        let pool = self.pools.last_mut().expect("a pool was added before its backend");
+        pool.backends.push((address.clone(), format!(", {keys}")));
+        self
+    }
+
     /// Adds a key to the last pool.
     pub fn pool_key(mut self, key: &str, value: &str) -> Self {
         let pool = self.pools.last_mut().expect("a pool was added before its key");
@@ -98,10 +118,24 @@ impl Setup {
         self
     }
 
+    /// Weights for the backends of the last pool.
+    pub fn pool_weights(mut self, weights: &[u16]) -> Self {
+        let pool = self.pools.last_mut().expect("a pool was added before its weights");
+        assert_eq!(pool.backends.len(), weights.len(), "a weight for each backend");
+        for ((_, keys), weight) in pool.backends.iter_mut().zip(weights) {
+            keys.push_str(&format!(", weight: {weight}"));
+        }
+        self
+    }
+
     /// The file.
     pub fn yaml(&self) -> String {
         let mut lines = vec![format!("admin: {{ bind: \"{}\" }}", self.admin)];
         lines.extend(self.top.iter().map(|(key, value)| format!("{key}: {value}")));
+        if let Some(text) = &self.verbatim {
+            lines.push(text.clone());
+            return lines.join("\n") + "\n";
+        }
         lines.push("listeners:".to_owned());
         for listener in &self.listeners {
             lines.push(format!("  {}:", listener.name));
@@ -116,7 +150,8 @@ impl Setup {
             lines.push(format!("    balance: {}", pool.balance));
             lines.extend(pool.keys.iter().map(|(key, value)| format!("    {key}: {value}")));
             lines.push("    backends:".to_owned());
-            lines.extend(pool.backends.iter().map(|address| format!("      - \"{address}\"")));
+            let backend = |(address, keys): &(Address, String)| format!("      - {{ address: \"{address}\"{keys} }}");
+            lines.extend(pool.backends.iter().map(backend));
         }
         lines.join("\n") + "\n"
     }

@@ -141,6 +141,15 @@ impl Dial {
         socket.connect(to).await.map(Wire::Tcp)
     }
 
+    /// Connects, sends nothing, and gives the end; a reset may already come while connecting.
+    pub async fn end_without_a_byte(&self, limit: Duration) -> End {
+        match self.connect_within(limit).await {
+            Ok(mut wire) => wire.read_to_end_of(limit).await.1,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => End::Reset,
+            Err(error) => End::Error(error.kind()),
+        }
+    }
+
     /// Connects; an error after `limit`.
     pub async fn connect_within(&self, limit: Duration) -> io::Result<Wire> {
         timeout(limit, self.connect())

@@ -1,47 +1,20 @@
 //! Real programs through the shipped binary: redis, PostgreSQL, nginx with wrk, iperf3; none of them may see an error.
 
-use nix::sys::signal::Signal;
 use ringway_tests::address::{Address, free_v4};
-use ringway_tests::process::wait_for;
-use ringway_tests::program::{Dir, Launch, Program, run};
+use ringway_tests::program::{Dir, Launch, run};
 use ringway_tests::ringway::Ringway;
 use ringway_tests::scope::{Turn, figure, is_root};
+use ringway_tests::server::{
+    create_postgres, postgres_owner, postgres_program, serve, start_nginx, start_postgres, start_redis, stop_postgres,
+};
 use ringway_tests::setup::Setup;
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn rounds() -> u32 {
     figure(1, 10)
-}
-
-fn inet(address: &Address) -> SocketAddr {
-    match address {
-        Address::Inet(address) => *address,
-        Address::Unix(path) => panic!("{} has no port", path.display()),
-    }
-}
-
-/// Starts a server and waits until its port accepts.
-fn serve(launch: &Launch, program: &str, args: &[&str], address: &Address) -> Program {
-    let mut server = Program::start(launch, Path::new(program), args);
-    let up = wait_for(Duration::from_secs(20), || {
-        let ended = server.ended();
-        assert!(
-            ended.is_none(),
-            "{program} ended at start ({ended:?}); is it installed? {}",
-            server.stderr()
-        );
-        TcpStream::connect(inet(address)).ok()
-    });
-    assert!(
-        up.is_some(),
-        "{program} does not accept on {address} after 20 s: {}",
-        server.stderr()
-    );
-    server
 }
 
 /// Runs a client program that must succeed and must not say any of `bad_words`.
@@ -58,18 +31,8 @@ fn succeed(program: &str, args: &[&str], bad_words: &[&str]) -> String {
 fn redis() {
     let _turn = Turn::start("redis", Duration::from_secs(300));
     let address = free_v4();
-    let port = address.port().to_string();
-    let server = [
-        "--port",
-        &port,
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-    ];
-    let _server = serve(&Launch::default(), "redis-server", &server, &address);
+    let dir = Dir::new();
+    let _server = start_redis(&dir.path("redis"), &address, &[]);
     let (setup, front) = Setup::simple("round_robin", &[&address]);
     let ringway = Ringway::start(&setup);
     let port = front.port().to_string();
@@ -127,18 +90,7 @@ fn postgres_clusters(owner: &Launch) -> (Dir, [PathBuf; 3]) {
         let (status, said) = run(owner, &postgres_program(program), args, LIMIT);
         assert!(status.success(), "{program} {args:?}: {status}: {said}");
     };
-    as_owner(
-        "initdb",
-        &[
-            "--pgdata",
-            &first,
-            "--auth",
-            "trust",
-            "--no-sync",
-            "--username",
-            "postgres",
-        ],
-    );
+    create_postgres(owner, &first);
     let address = free_v4();
     let server = start_postgres(owner, &first, &address);
     let port = address.port().to_string();
@@ -153,69 +105,13 @@ fn postgres_clusters(owner: &Launch) -> (Dir, [PathBuf; 3]) {
     (dir, clusters)
 }
 
-/// Debian keeps the server's programs out of the path.
-fn postgres_program(name: &str) -> String {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let found = versions
-        .map(|version| version.path().join("bin").join(name))
-        .find(|path| path.exists());
-    found.map_or_else(|| name.to_owned(), |path| path.display().to_string())
-}
-
-fn start_postgres(owner: &Launch, cluster: &str, address: &Address) -> Program {
-    let port = address.port().to_string();
-    let settings = [
-        "-D",
-        cluster,
-        "-p",
-        &port,
-        "-h",
-        "127.0.0.1",
-        "-k",
-        cluster,
-        "-c",
-        "fsync=off",
-    ];
-    let more = ["-c", "max_connections=60", "-c", "shared_buffers=16MB"];
-    let server = serve(
-        owner,
-        &postgres_program("postgres"),
-        &[&settings[..], &more].concat(),
-        address,
-    );
-    let probe = postgres_program("pg_isready");
-    let ready = wait_for(LIMIT, || {
-        let (status, _) = run(
-            &Launch::default(),
-            &probe,
-            &["-q", "-h", "127.0.0.1", "-p", &port],
-            LIMIT,
-        );
-        status.success().then_some(())
-    });
-    assert!(ready.is_some(), "PostgreSQL is not ready: {}", server.stderr());
-    server
-}
-
-/// SIGINT is PostgreSQL's fast shutdown.
-fn stop_postgres(mut server: Program) {
-    assert!(
-        server.stop(Signal::SIGINT, LIMIT).is_some(),
-        "PostgreSQL does not stop: {}",
-        server.stderr()
-    );
-}
-
 #[test]
 fn postgresql_with_three_backends() {
     if !is_root("postgresql_with_three_backends") {
         return;
     }
     let _turn = Turn::start("postgresql_with_three_backends", Duration::from_secs(400));
-    let owner = Launch {
-        user: Some("postgres".to_owned()),
-        ..Launch::default()
-    };
+    let owner = postgres_owner();
     let (_dir, clusters) = postgres_clusters(&owner);
     let servers = clusters.map(|cluster| {
         let address = free_v4();
@@ -258,21 +154,8 @@ fn nginx_with_wrk() {
     let mut servers = Vec::new();
     for address in &addresses {
         let body = "x".repeat(600);
-        let prefix = dir.path(&address.port().to_string());
-        std::fs::create_dir_all(&prefix).expect("the temporary directory can be written");
-        let config = format!(
-            "daemon off; master_process off; error_log stderr; pid {0}/pid; worker_rlimit_nofile 4096;\n\
-             events {{ worker_connections 2048; }}\n\
-             http {{ access_log off; keepalive_requests 1000000;\n\
-             client_body_temp_path {0}/b; proxy_temp_path {0}/p; fastcgi_temp_path {0}/f; uwsgi_temp_path {0}/u; \
-             scgi_temp_path {0}/s;\n\
-             server {{ listen {address}; location / {{ return 200 \"{body}\"; }} }} }}\n",
-            prefix.display()
-        );
-        let file = prefix.join("nginx.conf");
-        std::fs::write(&file, config).expect("the temporary directory can be written");
-        let args = ["-c".to_owned(), file.display().to_string()];
-        servers.push(serve(&Launch::default(), "nginx", &[&args[0], &args[1]], address));
+        let location = format!("location / {{ return 200 \"{body}\"; }}");
+        servers.push(start_nginx(&dir.path(&address.port().to_string()), address, &location));
     }
     let (setup, front) = Setup::simple("round_robin", &[&addresses[0], &addresses[1]]);
     let ringway = Ringway::start(&setup);

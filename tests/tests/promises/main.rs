@@ -3,7 +3,11 @@
 
 mod bytes;
 mod faults;
+mod health;
+mod health_calm;
+mod health_found;
 mod load;
+mod log;
 mod memory;
 mod peers;
 mod slow_readers;

@@ -1,0 +1,143 @@
+//! P19 a session log that cannot be written; and what one costs that can.
+
+use crate::{SOON, ms};
+use ringway_tests::backend::{Backend, Behaviour};
+use ringway_tests::client::{churn, many, run, short_connection};
+use ringway_tests::process::wait_for;
+use ringway_tests::program::{self, Dir, Launch};
+use ringway_tests::promise::Promise;
+use ringway_tests::ringway::Ringway;
+use ringway_tests::scope::{Turn, figure};
+use ringway_tests::setup::Setup;
+use ringway_tests::wire::Dial;
+use std::time::Duration;
+
+/// Records that may wait (docs/session-log.md), as many in the writer's hands, and lines that fit into a pipe of 64 KiB.
+const WAITING_MAX: u64 = 2 * 16_384 + 512;
+
+/// A process with this session log, or without.
+fn start(backend: &Backend, log: &str) -> (Ringway, Dial) {
+    let (setup, front) = Setup::simple("round_robin", &[&backend.address]);
+    (Ringway::start(&setup.top("session_log", log)), Dial::to(&front))
+}
+
+fn flood(dial: &Dial, count: u64) -> usize {
+    let results = run(None, many(count, 64, |_| short_connection(dial.clone())));
+    results.into_iter().filter_map(Result::err).count()
+}
+
+fn ended(ringway: &Ringway) -> u64 {
+    ringway.count("ringway_sessions_ended_total", &[])
+}
+
+#[test]
+fn p19_a_log_that_cannot_be_written_costs_no_connection() {
+    let _turn = Turn::start(
+        "p19_a_log_that_cannot_be_written_costs_no_connection",
+        Duration::from_secs(180),
+    );
+    let mut promise = Promise::new("P19", "a full disk or stuck log reader costs no connection");
+    let dir = Dir::new();
+    let pipe = dir.path("pipe").display().to_string();
+    let (status, said) = program::run(&Launch::default(), "mkfifo", &[&pipe], SOON);
+    assert!(status.success(), "mkfifo: {said}");
+    let backend = Backend::start(Behaviour::Echo);
+    let (without, plain) = start(&backend, "off");
+    for (words, log) in [("full disk", "/dev/full"), ("stuck reader", &*pipe)] {
+        let (ringway, dial) = start(&backend, &format!("\"{log}\""));
+        // More than may wait, so that lines are dropped while the figures are taken.
+        let count = WAITING_MAX + figure(2_000, 50_000);
+        let mut lost = flood(&dial, count);
+        let dropped = || ringway.count("ringway_session_log_dropped_total", &[]);
+        let counted = wait_for(SOON, || (ended(&ringway) == count && dropped() > 0).then_some(()));
+        assert!(
+            counted.is_some(),
+            "{words}: {} ended, {} dropped",
+            ended(&ringway),
+            dropped()
+        );
+        // In turns, so that what the machine does besides meets both; the medians are compared.
+        const ROUNDS: usize = 9;
+        let mut p99 = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            for (dial, p99) in [&plain, &dial].into_iter().zip(&mut p99) {
+                let mut seen = run(None, churn(dial, figure(250, 2_500), 1_000));
+                lost += seen.errors.len();
+                p99.push(seen.percentile(99));
+            }
+        }
+        let [without, with] = p99.map(|mut p99| {
+            p99.sort();
+            p99[ROUNDS / 2]
+        });
+        promise.figure(format!("{words}: 0 connections lost"), lost.to_string(), lost == 0);
+        let limit = (without + Duration::from_millis(1)).max(without * 3 / 2);
+        promise.figure(
+            format!(
+                "{words}: p99 at 1,000/s at most 1 ms or half more than without a log ({} ms)",
+                ms(without)
+            ),
+            format!("{} ms", ms(with)),
+            with <= limit,
+        );
+        let waiting = ended(&ringway) - dropped();
+        promise.figure(
+            format!("{words}: what is not counted as dropped waits, at most {WAITING_MAX}"),
+            format!("{waiting}, {} dropped", dropped()),
+            waiting <= WAITING_MAX && dropped() > 0,
+        );
+        // Also at its end it waits for nobody.
+        ringway.finish();
+    }
+    promise.finish();
+    without.finish();
+}
+
+/// CPU time of the process for so many short connections.
+fn cpu_time(ringway: &Ringway, dial: &Dial, count: u64) -> Duration {
+    let before = ringway.process.cpu_time();
+    assert_eq!(flood(dial, count), 0, "connections that failed");
+    ringway.process.cpu_time() - before
+}
+
+#[test]
+fn the_session_log_costs_at_most_3_percent() {
+    let _turn = Turn::start("the_session_log_costs_at_most_3_percent", Duration::from_secs(300));
+    let mut promise = Promise::new("session_log", "the session log costs at most 3 % of a short connection");
+    let (dir, backend) = (Dir::new(), Backend::start(Behaviour::Echo));
+    let file = dir.path("sessions.log");
+    let pair = [format!("\"{}\"", file.display()), "off".to_owned()].map(|log| start(&backend, &log));
+    let (rounds, turns, count) = (5, 16, figure(250, 1_250));
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        let mut round = [Duration::ZERO; 2];
+        // In short turns, so that what the machine does besides meets both.
+        for turn in 0..turns {
+            for at in [turn % 2, 1 - turn % 2] {
+                let (ringway, dial) = &pair[at];
+                round[at] += cpu_time(ringway, dial, count);
+            }
+        }
+        times.push(round);
+    }
+    let per_connection = |time: Duration| time.as_secs_f64() * 1e6 / (turns as u64 * count) as f64;
+    times.sort_by(|a, b| {
+        (a[0].as_secs_f64() / a[1].as_secs_f64()).total_cmp(&(b[0].as_secs_f64() / b[1].as_secs_f64()))
+    });
+    println!("CPU time with and without: {times:?}");
+    let [with, without] = times[rounds / 2].map(per_connection);
+    let more = (with / without - 1.0) * 100.0;
+    promise.figure(
+        format!("at most 3 % more CPU than without ({without:.1} µs), median of {rounds} rounds"),
+        format!("{with:.1} µs, {more:+.1} %"),
+        more <= 3.0,
+    );
+    let lines = || std::fs::read_to_string(&file).map_or(0, |text| text.lines().count());
+    let all = rounds * turns * usize::try_from(count).expect("it fits");
+    let found = wait_for(SOON, || (lines() == all).then_some(()));
+    assert!(found.is_some(), "{} lines of {all} sessions", lines());
+    promise.finish();
+    for (ringway, _) in pair {
+        ringway.finish();
+    }
+}
