@@ -17,9 +17,14 @@ pub const RESERVE_PROCESS: u64 = 15;
 /// With an admin port: its listener and the requests it answers at the same time, also when everything else is full.
 pub const RESERVE_ADMIN: u64 = 1 + 16;
 
-/// Per worker: its ring, its wake-up, and clients that were accepted before the stop of a full worker's accepting
-/// took effect and are about to be shed (6).
-pub const RESERVE_PER_WORKER: u64 = 2 + 6;
+/// Pipes that a worker has at the same time for streams that it splices; what finds none is copied. A stream holds one
+/// only while bytes are in it. Eight workers' pipes are what the kernel lets one user have at their full size (pipe(7),
+/// pipe-user-pages-soft: 64 MiB, 1 MiB each).
+pub const PIPES_PER_WORKER: u32 = 8;
+
+/// Per worker: its ring, its wake-up, clients that were accepted before the stop of a full worker's accepting took
+/// effect and are about to be shed (6), and both ends of its pipes.
+pub const RESERVE_PER_WORKER: u64 = 2 + 6 + 2 * PIPES_PER_WORKER as u64;
 
 /// Active probes under way at the same time over all pools; each holds one descriptor, and of each backend there is
 /// one at most.

@@ -166,7 +166,8 @@ fn model(pools: Vec<Pool>) -> Model {
 /// 15 for the process, 8 for the worker, and what asks: a descriptor per probe, two per lookup.
 #[test]
 fn probes_and_lookups_have_descriptors_of_their_own() {
-    let descriptors = |pools| Reserve::of(&model(pools), 1).descriptors() - 15 - 8;
+    // Beside those of the process, and of a worker with its eight pipes.
+    let descriptors = |pools| Reserve::of(&model(pools), 1).descriptors() - 15 - (8 + 16);
     assert_eq!(descriptors(vec![pool(addresses(3), false)]), 0);
     assert_eq!(descriptors(vec![pool(addresses(3), true)]), 3);
     // A name may stand for 64 backends.

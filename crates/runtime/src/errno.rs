@@ -59,6 +59,11 @@ impl Errno {
         )
     }
 
+    /// The system does not have the call, or does not let us: a filter of system calls, an old kernel.
+    pub const fn is_refusal(self) -> bool {
+        matches!(self.0, libc::EPERM | libc::EACCES | libc::ENOSYS | libc::EINVAL)
+    }
+
     /// Keepalive or retransmission gave up on the peer.
     pub const fn is_timed_out(self) -> bool {
         self.0 == libc::ETIMEDOUT

@@ -70,11 +70,17 @@ pub enum Fault {
     SuccessNotTold,
     /// A session is ended by an order that came before its backend was chosen.
     StaleOrderObeyed,
+    /// What a pipe holds when the source was reset is dropped instead of delivered.
+    PipeLostAtReset,
+    /// A pipe is given to the next stream with what it still holds.
+    PipeReturnedWithBytes,
+    /// The end is passed on although a pipe holds bytes in front of it.
+    EndOvertakesPipe,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 35] = [
         Self::NoRearmAfterNoBuffers,
         Self::MoreFlagIgnored,
         Self::StarvedNotFed,
@@ -107,6 +113,9 @@ impl Fault {
         Self::AnswerTakenForEarlyEnd,
         Self::SuccessNotTold,
         Self::StaleOrderObeyed,
+        Self::PipeLostAtReset,
+        Self::PipeReturnedWithBytes,
+        Self::EndOvertakesPipe,
     ];
 }
 

@@ -35,7 +35,7 @@ pub use crate::address::Address;
 pub use crate::buffer_ring::{BUFFER_BYTES_MAX, BUFFERS_MAX, BUFFERS_MIN, BufferOptions, Leases};
 pub use crate::capabilities::{Capabilities, Unavailable};
 pub use crate::errno::Errno;
-pub use crate::ops::{Accept, Connect, Listener, Once, Receive, Send, SendOutcome, Stream, Unsent};
+pub use crate::ops::{Accept, Connect, Listener, Once, Pipe, Receive, Send, SendOutcome, Stream, Unsent};
 pub use crate::remote::Remote;
 pub use crate::socket::{Keepalive, ListenOptions, SendRoom, SocketOptions, TcpInfo};
 pub use crate::tasks::TaskId;
@@ -122,6 +122,8 @@ pub struct Stats {
     pub sockets: u64,
     /// Operations in the in-flight table now.
     pub operations: u64,
+    /// Pipes in use now.
+    pub pipes: u64,
 }
 
 impl Runtime {
@@ -256,13 +258,18 @@ impl Inner {
         let timer = self.wheel.borrow().next_deadline();
         let trim = self.trim.get();
         // An idle worker comes back once more to give memory back.
-        let spare = trim.is_due(self.tasks.len()) || self.buffer_ring.has_spare_memory();
+        let spare = trim.is_due(self.tasks.len()) || self.has_spare();
         let trim = (spare && !self.is_simulated()).then_some(trim.looked + TRIM_INTERVAL);
         match timer.into_iter().chain(trim).min() {
             // The clock, not the turn's time: what tasks took since must not make timers late.
             Some(deadline) => Wait::For(deadline.since(self.reactor.borrow().driver.now())),
             None => Wait::Forever,
         }
+    }
+
+    /// Memory or pipes that nobody uses.
+    fn has_spare(&self) -> bool {
+        self.buffer_ring.has_spare_memory() || self.reactor.borrow().has_spare_pipes()
     }
 
     fn is_simulated(&self) -> bool {
@@ -275,15 +282,18 @@ impl Inner {
         let tasks = self.tasks.len();
         trim.peak = trim.peak.max(tasks);
         let now = self.now.get();
-        if (trim.is_due(tasks) || self.buffer_ring.has_spare_memory()) && now.since(trim.looked) >= TRIM_INTERVAL {
+        let wasteful = trim.is_due(tasks) || self.buffer_ring.has_spare_memory();
+        if (wasteful || self.has_spare()) && now.since(trim.looked) >= TRIM_INTERVAL {
             // Looked at twice before it is done: tasks that end in a burst are all gone by then.
-            if tasks <= trim.seen {
+            if wasteful && tasks <= trim.seen {
                 sys::trim_heap();
                 self.buffer_ring.give_back();
                 trim.peak = tasks;
             }
             trim.seen = tasks;
             trim.looked = now;
+            // Whoever wants one makes it again: once in an interval at most.
+            self.reactor.borrow_mut().close_spare_pipes();
         }
         self.trim.set(trim);
     }
@@ -364,6 +374,11 @@ impl Handle {
         self.0.remote.clone()
     }
 
+    /// An empty pipe, unless `max` are in use or the system has none to give.
+    pub fn pipe(&self, max: u32) -> Option<Pipe> {
+        Pipe::lease(self, max)
+    }
+
     /// An empty sequence of leases.
     pub fn no_leases(&self) -> Leases {
         Leases::new(&self.0.buffer_ring, buffer_ring::Links::EMPTY)
@@ -402,6 +417,7 @@ impl Handle {
             tasks: inner.tasks.len() as u64,
             sockets: reactor.sockets() as u64,
             operations: reactor.operations() as u64,
+            pipes: u64::from(reactor.pipes()),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::address::Address;
 use crate::buffer_ring::Leases;
-use crate::driver::{Domain, Fd};
+use crate::driver::{Domain, Fd, PipeEnds};
 use crate::errno::Errno;
 use crate::reactor::{Received, Sent, SocketSlot};
 use crate::slab::Token;
@@ -88,6 +88,56 @@ impl Stream {
         }
     }
 
+    /// Resolves when there is something to receive: bytes, the end, or an error.
+    pub fn readable(&self) -> Once {
+        let token = self.runtime.reactor.borrow_mut().readable(&self.socket);
+        Once {
+            runtime: self.runtime.clone(),
+            token,
+            spent: false,
+        }
+    }
+
+    /// Moves what was received into a pipe, at most `max` bytes, without copying and without waiting; 0: the end. TCP
+    /// only, and not while a [`Receive`] of the stream is under way.
+    ///
+    /// # Errors
+    /// EAGAIN when nothing has come; the error that broke the connection; EINVAL, ENOSYS or EPERM when the system does
+    /// not let us.
+    pub fn fill(&self, pipe: &mut Pipe, max: u32) -> Result<u32, Errno> {
+        let mut reactor = self.runtime.reactor.borrow_mut();
+        let fd = reactor.fd(&self.socket);
+        // Asked for nothing, the kernel would seem to say that the end has come.
+        let max = max.min(pipe.ends.size - pipe.bytes).max(1);
+        match reactor.driver.fill_pipe(fd, pipe.ends, max) {
+            Ok(moved) => {
+                pipe.bytes += moved;
+                Ok(moved)
+            }
+            Err(errno) => {
+                if errno.is_refusal() {
+                    reactor.refuse_pipes();
+                }
+                Err(errno)
+            }
+        }
+    }
+
+    /// Sends what a pipe holds, as much as there is room for, without waiting. Not while a [`Send`] is under way.
+    ///
+    /// # Errors
+    /// EAGAIN when there is no room: wait for [`Stream::writable`]; the error that broke the connection.
+    pub fn drain(&self, pipe: &mut Pipe) -> Result<u32, Errno> {
+        if pipe.bytes == 0 {
+            return Ok(0);
+        }
+        let mut reactor = self.runtime.reactor.borrow_mut();
+        let fd = reactor.fd(&self.socket);
+        let moved = reactor.driver.drain_pipe(pipe.ends, fd, pipe.bytes)?;
+        pipe.bytes -= moved;
+        Ok(moved)
+    }
+
     /// Ends the sending direction (FIN), at once: a send whose outcome is not known yet would come too late. An error
     /// means that the connection is gone already.
     ///
@@ -149,6 +199,50 @@ impl Drop for Stream {
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Stream").field(&self.socket).finish()
+    }
+}
+
+/// Bytes on their way from one socket to another that never leave the kernel. Dropping it loses what it still holds; an
+/// empty one is used again.
+pub struct Pipe {
+    runtime: Rc<Inner>,
+    ends: PipeEnds,
+    bytes: u32,
+}
+
+impl Pipe {
+    pub(crate) fn lease(handle: &Handle, max: u32) -> Option<Self> {
+        let runtime = handle.0.clone();
+        let ends = runtime.reactor.borrow_mut().lease_pipe(max)?;
+        Some(Self {
+            runtime,
+            ends,
+            bytes: 0,
+        })
+    }
+
+    /// Bytes that it holds.
+    pub const fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
+    /// Whether it holds nothing.
+    pub const fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.runtime.reactor.borrow_mut().return_pipe(self.ends, self.bytes);
+    }
+}
+
+impl fmt::Debug for Pipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipe")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,5 @@
 //! System calls that no library of ours wraps: io_uring_enter(2) with a registered ring, accept4(2) for a drain,
-//! IP_BIND_ADDRESS_NO_PORT, and fields of submission entries that the io-uring crate does not expose. Unsafe module.
+//! splice(2) with its pipes, IP_BIND_ADDRESS_NO_PORT, and fields of submission entries that the io-uring crate does not expose. Unsafe module.
 
 use crate::driver::Wait;
 use crate::errno::Errno;
@@ -217,6 +217,50 @@ pub(crate) fn accept_nonblocking(listener: i32) -> i32 {
     let result = if accepted < 0 { -Errno::last().0 } else { accepted };
     // SAFETY: sets a flag of a descriptor; no memory is involved.
     unsafe { libc::fcntl(listener, libc::F_SETFL, flags) };
+    result
+}
+
+/// A pipe for `size` bytes whose ends never wait: read end, write end, bytes. Fails as well if the kernel lets it have
+/// fewer (pipe(7), pipe-user-pages-soft): many short moves cost more than copying.
+pub(crate) fn open_pipe(size: u32) -> Result<(i32, i32, u32), Errno> {
+    let mut ends = [0; 2];
+    // SAFETY: writes two descriptors into `ends`.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) } != 0 {
+        return Err(Errno::last());
+    }
+    let [read, write] = ends;
+    // SAFETY: sets the size of a pipe; no memory is involved.
+    let got = unsafe { libc::fcntl(read, libc::F_SETPIPE_SZ, size as c_int) };
+    if got < size as c_int {
+        let errno = if got < 0 { Errno::last() } else { Errno(libc::EPERM) };
+        close_pipe(read, write);
+        return Err(errno);
+    }
+    Ok((read, write, got as u32))
+}
+
+pub(crate) fn close_pipe(read: i32, write: i32) {
+    for end in [read, write] {
+        // SAFETY: the caller owns the descriptor and gives it up with this call.
+        unsafe { libc::close(end) };
+    }
+}
+
+/// splice(2) from or to `socket`, never waiting; a negative errno if nothing was moved. SPLICE_F_NONBLOCK speaks of the
+/// pipe only. The socket has O_NONBLOCK for no longer than this call: the ring would answer EAGAIN instead of waiting
+/// for whatever is submitted meanwhile, which is nothing. Deferred work of the ring runs in io_uring_enter(2) only.
+pub(crate) fn splice_nonblocking(from: i32, to: i32, max: u32, socket: i32) -> i32 {
+    // SAFETY: sets a flag of a descriptor; no memory is involved. Sockets of the ring have no other flag of this kind.
+    if unsafe { libc::fcntl(socket, libc::F_SETFL, libc::O_NONBLOCK) } < 0 {
+        return -Errno::last().0;
+    }
+    let offset = std::ptr::null_mut();
+    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+    // SAFETY: without offsets no memory is involved.
+    let moved = unsafe { libc::splice(from, offset, to, offset, max as usize, flags) };
+    let result = if moved < 0 { -Errno::last().0 } else { moved as i32 };
+    // SAFETY: as above.
+    unsafe { libc::fcntl(socket, libc::F_SETFL, 0) };
     result
 }
 

@@ -471,6 +471,41 @@ fn no_kernel_threads_appear() {
     });
 }
 
+/// Splicing happens on the caller's thread, and sockets are blocking again after each call (traps 9 and 10).
+#[test]
+fn splicing_leaves_neither_thread_nor_flag() {
+    /// As in `sockets_block_and_are_closed_on_exec`.
+    const NONBLOCK: u32 = 0o4000;
+    const LEN: usize = 16 << 20;
+    without_leaks(|| {
+        let runtime = new_runtime(SMALL);
+        let handle = runtime.handle().clone();
+        block_on(&runtime, async move {
+            let (from, from_peer) = pair(&handle).await;
+            let (to, to_peer) = connected(&handle).await;
+            let writer = in_thread(move || write_and_return(from_peer, &vec![9; LEN]));
+            let reader = in_thread(move || read_len(to_peer, LEN).len());
+            let mut moved = 0;
+            while moved < LEN {
+                from.readable().await.expect("bytes");
+                let mut pipe = handle.pipe(1).expect("a pipe");
+                moved += from.fill(&mut pipe, u32::MAX).expect("bytes") as usize;
+                while !pipe.is_empty() {
+                    if to.drain(&mut pipe).is_err() {
+                        to.writable().await.expect("room");
+                    }
+                    let flags = socket_flags();
+                    assert!(flags.iter().all(|flags| flags & NONBLOCK == 0), "flags {flags:?}");
+                }
+            }
+            drop(writer.await);
+            assert_eq!(reader.await, LEN);
+            assert_eq!(kernel_workers(), Vec::<String>::new());
+        });
+        assert_quiet(&runtime);
+    });
+}
+
 /// A runtime with nothing to do does nothing, however much it holds.
 #[test]
 fn an_idle_runtime_does_not_turn() {

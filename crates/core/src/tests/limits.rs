@@ -1,7 +1,7 @@
 use crate::limits::{LimitError, ProcessLimits, Reserve};
 use proptest::prelude::*;
 
-/// 15 for the process, 17 for the admin port, 8 and one per address for each worker.
+/// 15 for the process, 17 for the admin port, 24 and one per address for each worker (8, and 2 for each of 8 pipes).
 #[test]
 fn the_reserve_by_hand() {
     let reserve = |workers, bind_addresses, admin| {
@@ -13,10 +13,10 @@ fn the_reserve_by_hand() {
         }
         .descriptors()
     };
-    assert_eq!(reserve(1, 1, false), 15 + 9);
-    assert_eq!(reserve(1, 1, true), 15 + 17 + 9);
-    assert_eq!(reserve(2, 1, true), 15 + 17 + 2 * 9);
-    assert_eq!(reserve(16, 5, true), 15 + 17 + 16 * 13);
+    assert_eq!(reserve(1, 1, false), 15 + 25);
+    assert_eq!(reserve(1, 1, true), 15 + 17 + 25);
+    assert_eq!(reserve(2, 1, true), 15 + 17 + 2 * 25);
+    assert_eq!(reserve(16, 5, true), 15 + 17 + 16 * 29);
 }
 
 #[test]
@@ -27,14 +27,14 @@ fn two_workers_under_a_limit_of_200_still_serve() {
         admin: true,
         ..Reserve::default()
     };
-    // (200 - 50) / 2
-    assert_eq!(reserve.connections_fit(200), 75);
+    // (200 - 82) / 2
+    assert_eq!(reserve.connections_fit(200), 59);
     assert_eq!(
         reserve.check([None], 200),
         Ok(ProcessLimits {
-            connections_max: 75,
-            connections_fit: 75,
-            reserve: 50,
+            connections_max: 59,
+            connections_fit: 59,
+            reserve: 82,
             descriptors: 200
         })
     );
@@ -46,7 +46,7 @@ fn two_workers_under_a_limit_of_200_still_serve() {
             ..Reserve::default()
         }
         .connections_fit(200)
-            >= 60
+            >= 50
     );
 }
 
@@ -63,18 +63,18 @@ fn the_sum_of_the_listeners_is_the_process_limit_unless_one_has_none() {
             .check(listeners.iter().copied(), 1_000)
             .map(|l| l.connections_max)
     };
-    // (1000 - 15 - 20) / 2 = 482
+    // (1000 - 15 - 52) / 2 = 466
     assert_eq!(max(&[Some(100), Some(50)]), Ok(150));
-    assert_eq!(max(&[Some(100), None]), Ok(482));
-    assert_eq!(max(&[Some(400), Some(82)]), Ok(482));
-    assert!(max(&[Some(400), Some(83)]).is_err());
-    assert!(max(&[Some(400), Some(83), None]).is_err());
-    assert_eq!(max(&[]), Ok(482));
+    assert_eq!(max(&[Some(100), None]), Ok(466));
+    assert_eq!(max(&[Some(400), Some(66)]), Ok(466));
+    assert!(max(&[Some(400), Some(67)]).is_err());
+    assert!(max(&[Some(400), Some(67), None]).is_err());
+    assert_eq!(max(&[]), Ok(466));
 }
 
 #[test]
 fn what_does_not_fit_is_refused_with_the_arithmetic() {
-    // 15 + 17 + 2 * (8 + 35) = 118
+    // 15 + 17 + 2 * (24 + 35) = 150
     let reserve = Reserve {
         workers: 2,
         bind_addresses: 35,
@@ -86,16 +86,16 @@ fn what_does_not_fit_is_refused_with_the_arithmetic() {
         .expect_err("it cannot fit");
     assert_eq!(
         several.to_string(),
-        "max_connections of listeners add up to 50000; 2 descriptors each + 118 for ourselves = 100118, but the \
-         descriptor limit is 20000: raise it (LimitNOFILE=, ulimit -n) or lower max_connections to 9941 in all"
+        "max_connections of listeners add up to 50000; 2 descriptors each + 150 for ourselves = 100150, but the \
+         descriptor limit is 20000: raise it (LimitNOFILE=, ulimit -n) or lower max_connections to 9925 in all"
     );
-    let one = reserve.check([Some(9_942)], 20_000).expect_err("one too many");
+    let one = reserve.check([Some(9_926)], 20_000).expect_err("one too many");
     assert_eq!(
         one.to_string(),
-        "max_connections is 9942; 2 descriptors each + 118 for ourselves = 20002, but the descriptor limit is 20000: \
-         raise it (LimitNOFILE=, ulimit -n) or lower max_connections to 9941"
+        "max_connections is 9926; 2 descriptors each + 150 for ourselves = 20002, but the descriptor limit is 20000: \
+         raise it (LimitNOFILE=, ulimit -n) or lower max_connections to 9925"
     );
-    assert!(reserve.check([Some(9_941)], 20_000).is_ok());
+    assert!(reserve.check([Some(9_925)], 20_000).is_ok());
 }
 
 #[test]
@@ -107,15 +107,15 @@ fn a_limit_without_room_for_one_connection_is_refused() {
         ..Reserve::default()
     };
     assert_eq!(
-        reserve.check([None], 51),
-        Err(LimitError::NoneFits { reserve: 50, limit: 51 })
+        reserve.check([None], 83),
+        Err(LimitError::NoneFits { reserve: 82, limit: 83 })
     );
     assert_eq!(
         reserve.check([None], 10).expect_err("it cannot fit").to_string(),
-        "the descriptor limit is 10, but 50 descriptors for ourselves and 2 for each connection are needed: raise it \
-         to 52 or more (LimitNOFILE=, ulimit -n)"
+        "the descriptor limit is 10, but 82 descriptors for ourselves and 2 for each connection are needed: raise it \
+         to 84 or more (LimitNOFILE=, ulimit -n)"
     );
-    assert_eq!(reserve.check([None], 52).map(|limits| limits.connections_max), Ok(1));
+    assert_eq!(reserve.check([None], 84).map(|limits| limits.connections_max), Ok(1));
 }
 
 #[test]
@@ -139,12 +139,12 @@ fn the_line_for_the_log() {
         admin: true,
         ..Reserve::default()
     }
-    .check([Some(70)], 200)
+    .check([Some(50)], 200)
     .expect("it fits");
     assert_eq!(
         limits.to_string(),
-        "at most 70 connections: the descriptor limit is 200, 50 are kept for ourselves, each connection takes 2, so \
-         75 would fit"
+        "at most 50 connections: the descriptor limit is 200, 82 are kept for ourselves, each connection takes 2, so \
+         59 would fit"
     );
 }
 

@@ -129,6 +129,9 @@ async fn deliver(
             super::queue::Queue::new(worker.handle.no_leases()),
         ));
     }
+    if active(Fault::PipeLostAtReset) {
+        direction.lose_pipe();
+    }
     // The kernel does not call it broken when the other end is merely not heard of: nothing would end the receive.
     direction.finish_up(matches!(reason, EndReason::ClientGone | EndReason::BackendGone));
     let before = direction.moved;
@@ -160,6 +163,9 @@ fn poll_deliver(
 ) -> Poll<()> {
     loop {
         if direction.settle(sink, worker, tally, context).is_err() {
+            return Poll::Ready(());
+        }
+        if direction.empty_pipe(sink, worker, tally, context).is_err() {
             return Poll::Ready(());
         }
         direction.take_rest(worker, context);

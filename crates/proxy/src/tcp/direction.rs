@@ -1,7 +1,10 @@
 //! One direction of a relay: receives as bytes come, sends as there is room, keeps what is left within a bound.
 //!
-//! Knows neither the other direction nor time limits (`relay`), nor how an end is passed on after a reset (`close`).
+//! A stream's bytes stay in the kernel where they can (`piped`). Knows neither the other direction nor time limits (`relay`), nor how an end is passed on after a reset (`close`).
 
+mod piped;
+
+use self::piped::Piped;
 use super::books::Tally;
 use super::queue::Queue;
 use crate::state::{SpillGuard, StreamGuard, WorkerState};
@@ -42,6 +45,10 @@ pub(super) struct Direction {
     streaming: Option<StreamGuard>,
     /// Counts what of the queue was copied out of buffers; boxed because few ever have any.
     spilled: Option<Box<SpillGuard>>,
+    /// A stream that is spliced.
+    piped: Option<Box<Piped>>,
+    /// This stream cannot be spliced.
+    copies: bool,
     /// Room was waited for: what is there now is taken, be it little.
     roomy: bool,
     /// Short receives in a row while streaming.
@@ -101,6 +108,8 @@ impl Direction {
             moved: 0,
             streaming: None,
             spilled: None,
+            piped: None,
+            copies: false,
             roomy: false,
             short: 0,
             noted: 0,
@@ -190,15 +199,16 @@ impl Direction {
     /// other direction is over: the sink is closed as soon as this one is.
     pub(super) fn pump(
         &mut self,
+        source: &Stream,
         sink: &Stream,
         last: bool,
         worker: &WorkerState,
         context: &mut Context<'_>,
     ) -> Result<bool, Errno> {
-        let received = self.take_received(worker, context)?;
+        let mut received = self.take_received(worker, context)?;
         self.start_send(sink, worker, context);
         self.keep_bound(worker, context);
-        self.go_on_receiving(sink, worker, context);
+        received |= self.go_on_receiving(source, sink, worker, context)?;
         if self.ended && !self.end_sent && self.is_drained() {
             self.end_sent = true;
             // Closing says the same; nothing unread is left that would make it say something else.
@@ -240,11 +250,15 @@ impl Direction {
                 self.pause();
             }
         } else if self.streaming.is_some() {
-            self.short += 1;
-            if self.short >= SHORT_MAX {
-                self.short = 0;
-                self.streaming = None;
-            }
+            self.note_short();
+        }
+    }
+
+    fn note_short(&mut self) {
+        self.short += 1;
+        if self.short >= SHORT_MAX {
+            self.short = 0;
+            self.streaming = None;
         }
     }
 
@@ -299,6 +313,7 @@ impl Direction {
             self.ended = true;
         }
         if !self.ended && self.is_drained() && self.receive.is_paused() {
+            self.piped = None;
             self.receive
                 .resume_once(batch_max(worker.buffer_bytes(), worker.streams()));
         }
@@ -328,32 +343,51 @@ impl Direction {
     }
 
     /// Receives again once everything has been taken: a stream as much as the sink has room for, others as it comes.
-    fn go_on_receiving(&mut self, sink: &Stream, worker: &WorkerState, context: &mut Context<'_>) {
+    /// `true`: something was received at once.
+    fn go_on_receiving(
+        &mut self,
+        source: &Stream,
+        sink: &Stream,
+        worker: &WorkerState,
+        context: &mut Context<'_>,
+    ) -> Result<bool, Errno> {
         if !self.paused || self.ended || !self.is_drained() || active(Fault::PauseNotResumed) {
-            return;
+            return Ok(false);
         }
         if self.streaming.is_none() {
-            self.paused = false;
-            self.receive.resume();
-            return;
+            self.leave_stream();
+            return Ok(false);
         }
         // While a pause is under way, bytes may still come; the receive tells when it is over.
-        if !self.receive.is_paused() {
-            return;
+        if !self.receive.is_paused() || !self.has_arrived(source, sink, context) {
+            return Ok(false);
         }
         let room = sink.send_room();
         if !std::mem::take(&mut self.roomy) && room.is_some_and(|room| !room.is_writable()) {
             self.note_full(sink, worker, context);
-            return;
+            return Ok(false);
         }
         let room = room.map_or(BATCH_MAX, |room| room.free);
+        if let Some(filled) = self.fill(source, room, worker)? {
+            return Ok(filled);
+        }
         self.receive
             .resume_once(room.min(batch_max(worker.buffer_bytes(), worker.streams())));
+        Ok(false)
+    }
+
+    /// Not a stream any more: received as it comes.
+    fn leave_stream(&mut self) {
+        self.piped = None;
+        self.copies = false;
+        self.paused = false;
+        self.receive.resume();
     }
 
     /// Everything received was taken by the sink.
     pub(super) fn is_drained(&self) -> bool {
-        active(Fault::EndOvertakesBytes) || (self.queue.is_empty() && matches!(self.sending, Sending::Idle))
+        active(Fault::EndOvertakesBytes)
+            || (self.queue.is_empty() && matches!(self.sending, Sending::Idle) && self.is_pipe_empty())
     }
 
     pub(super) fn check(&mut self, source: &Stream, sink: &Stream, now: Time, dead_timeout: Duration) -> Found {

@@ -123,12 +123,14 @@ impl Relay {
             .or_else(|errno| learnt(Side::Client, errno))?;
         let client_spoke = self
             .up
-            .pump(&self.backend, self.down.end_sent, worker, context)
+            .pump(&self.client, &self.backend, self.down.end_sent, worker, context)
             .map_err(|errno| (Side::Client, errno))?;
         let backend_spoke = self
             .down
-            .pump(&self.client, self.up.end_sent, worker, context)
+            .pump(&self.backend, &self.client, self.up.end_sent, worker, context)
             .map_err(|errno| (Side::Backend, errno))?;
+        let up = up | self.drain_up(worker, books, context)?;
+        let down = down | self.drain_down(worker, books, context)?;
         if up || down || client_spoke || backend_spoke {
             self.active_at = now;
         }
@@ -145,6 +147,23 @@ impl Relay {
             return Ok(true);
         }
         Ok(self.up.end_sent && self.down.end_sent)
+    }
+
+    fn drain_up(&mut self, worker: &WorkerState, books: &Books<'_>, context: &mut Context<'_>) -> Result<bool, Broken> {
+        self.up
+            .drain(&self.client, &self.backend, worker, books.up, context)
+            .or_else(|errno| learnt(Side::Backend, errno))
+    }
+
+    fn drain_down(
+        &mut self,
+        worker: &WorkerState,
+        books: &Books<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<bool, Broken> {
+        self.down
+            .drain(&self.backend, &self.client, worker, books.down, context)
+            .or_else(|errno| learnt(Side::Client, errno))
     }
 
     /// What the control plane wants of the sessions of this backend.

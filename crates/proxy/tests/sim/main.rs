@@ -58,6 +58,10 @@ const REGRESSIONS: &[(u64, &str)] = &[
         0x201,
         "a session that had waited in line was ended by an order older than the choice of its backend",
     ),
+    (
+        0x49e,
+        "memory of small buffers that was given back took lent neighbours of the same page with it",
+    ),
 ];
 
 /// What a run of worlds saw.
@@ -195,6 +199,11 @@ impl Tally {
             ("dry ring", seen.buffers_dry),
             ("partial send", seen.partial_sends),
             ("full send", seen.full_sends),
+            ("batch through a pipe", seen.fills),
+            ("partial fill of a pipe", seen.partial_fills),
+            ("partial drain of a pipe", seen.partial_drains),
+            ("refused pipe", seen.pipes_refused),
+            ("pipe that was closed with bytes", seen.pipes_closed_with_bytes),
             ("late operation", seen.late),
             ("late cancel", seen.late_cancels),
             ("bytes after a cancel", seen.data_after_cancel),

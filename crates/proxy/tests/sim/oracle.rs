@@ -382,7 +382,7 @@ fn bytes(world: &World, pairs: &[Pair<'_>], explained: &[Vec<EndReason>]) -> Res
     Ok(())
 }
 
-/// Leases, tasks, sockets, operations, reservations, permits.
+/// Leases, tasks, sockets, operations, pipes, reservations, permits.
 fn given_back(world: &World) -> Result<(), String> {
     for (n, worker) in world.workers.iter().enumerate() {
         let stats = worker.runtime.handle().stats();
@@ -391,6 +391,7 @@ fn given_back(world: &World) -> Result<(), String> {
             ("tasks", stats.tasks),
             ("sockets", stats.sockets),
             ("operations", stats.operations),
+            ("pipes", stats.pipes),
             ("starved readers", stats.readers_starved),
             ("panicked tasks", stats.tasks_panicked),
             ("connections", worker.state.connections()),

@@ -42,6 +42,8 @@ pub(crate) enum Operation<'a> {
     SendBytes { fd: Fd, bytes: &'a [u8], report: bool },
     /// Report once when there is room to send, or the connection broke.
     Writable { fd: Fd },
+    /// Report once when there is something to receive: bytes, the end, or an error.
+    Readable { fd: Fd },
     /// Report once when another thread called.
     Notified,
     /// Cancel what this token names. Never reported itself.
@@ -69,6 +71,14 @@ pub(crate) enum Wait {
     For(Duration),
     /// Until something happens.
     Forever,
+}
+
+/// A pipe: both its ends, and the bytes that it holds at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PipeEnds {
+    pub(crate) read: Fd,
+    pub(crate) write: Fd,
+    pub(crate) size: u32,
 }
 
 /// Counters of a driver, monotonic.
@@ -198,6 +208,26 @@ impl Driver {
     /// `None` for sockets that are not TCP.
     pub(crate) fn tcp_info(&mut self, fd: Fd) -> Option<TcpInfo> {
         delegate!(self, driver => driver.tcp_info(fd))
+    }
+
+    /// Makes an empty pipe for `size` bytes.
+    pub(crate) fn open_pipe(&mut self, size: u32) -> Result<PipeEnds, Errno> {
+        delegate!(self, driver => driver.open_pipe(size))
+    }
+
+    /// Closes both ends; what it holds is lost.
+    pub(crate) fn close_pipe(&mut self, pipe: PipeEnds) {
+        delegate!(self, driver => driver.close_pipe(pipe));
+    }
+
+    /// Moves what a socket has received into a pipe, at most `max` bytes (at least one), and never waits. 0: the end.
+    pub(crate) fn fill_pipe(&mut self, socket: Fd, pipe: PipeEnds, max: u32) -> Result<u32, Errno> {
+        delegate!(self, driver => driver.fill_pipe(socket, pipe, max))
+    }
+
+    /// Sends at most `max` bytes of what a pipe holds, and never waits.
+    pub(crate) fn drain_pipe(&mut self, pipe: PipeEnds, socket: Fd, max: u32) -> Result<u32, Errno> {
+        delegate!(self, driver => driver.drain_pipe(pipe, socket, max))
     }
 
     /// Accepts one queued connection without waiting.

@@ -4,7 +4,7 @@
 //! kernel. Never decides anything; never touches a buffer between its submission and its completion. Unsafe module:
 //! pushes submission entries, calls io_uring_enter(2), and closes descriptors.
 
-use super::{Completion, Domain, DriverStats, Fd, Operation, SEND_PIECES_MAX, Wait};
+use super::{Completion, Domain, DriverStats, Fd, Operation, PipeEnds, SEND_PIECES_MAX, Wait};
 use crate::address::Address;
 use crate::buffer_ring::{BufferOptions, BufferRing, Links};
 use crate::capabilities::{Capabilities, Unavailable};
@@ -154,6 +154,9 @@ impl Uring {
                 entry.flags(report_flags(report)).user_data(token.pack())
             }
             Operation::Writable { fd } => opcode::PollAdd::new(RingFd(fd.0), libc::POLLOUT as u32)
+                .build()
+                .user_data(token.pack()),
+            Operation::Readable { fd } => opcode::PollAdd::new(RingFd(fd.0), (libc::POLLIN | libc::POLLRDHUP) as u32)
                 .build()
                 .user_data(token.pack()),
             Operation::Notified => {
@@ -376,6 +379,31 @@ impl Uring {
         // SAFETY: the socket table keeps the descriptor open for the duration of this call.
         let fd = unsafe { BorrowedFd::borrow_raw(fd.0) };
         tcp_info(fd)
+    }
+
+    pub(crate) fn open_pipe(&mut self, size: u32) -> Result<PipeEnds, Errno> {
+        self.stats.direct_calls += 2;
+        let (read, write, size) = sys::open_pipe(size)?;
+        Ok(PipeEnds {
+            read: Fd(read),
+            write: Fd(write),
+            size,
+        })
+    }
+
+    pub(crate) fn close_pipe(&mut self, pipe: PipeEnds) {
+        self.stats.direct_calls += 2;
+        sys::close_pipe(pipe.read.0, pipe.write.0);
+    }
+
+    pub(crate) fn fill_pipe(&mut self, socket: Fd, pipe: PipeEnds, max: u32) -> Result<u32, Errno> {
+        self.stats.direct_calls += 3;
+        outcome(sys::splice_nonblocking(socket.0, pipe.write.0, max, socket.0))
+    }
+
+    pub(crate) fn drain_pipe(&mut self, pipe: PipeEnds, socket: Fd, max: u32) -> Result<u32, Errno> {
+        self.stats.direct_calls += 3;
+        outcome(sys::splice_nonblocking(pipe.read.0, socket.0, max, socket.0))
     }
 
     pub(crate) fn accept_queued(&mut self, fd: Fd) -> Result<Fd, Errno> {

@@ -3,14 +3,16 @@
 //! An operation's entry exists until the kernel's last completion for it *and* its owner lost interest; the entry owns
 //! the buffers, and a socket's descriptor is closed only when no operation on it is in flight. Dropping an owner
 //! cancels the operation; what still arrives is given back. Nobody but this file frees an entry or closes a
-//! descriptor; `receive` starts again what the kernel ended, `op` has the table's types. Called by the futures in
+//! socket; `receive` starts again what the kernel ended, `op` has the table's types, `pipes` owns pipes. Called by the futures in
 //! `ops` and by the loop in `lib`.
 
 mod op;
+mod pipes;
 mod receive;
 
 use self::op::{Closing, Kind, NO_SOCKET, Op, Phase, SocketEntry, keep, wake};
 pub(crate) use self::op::{Received, Sent, SocketSlot};
+use self::pipes::Pipes;
 use crate::buffer_ring::{BufferRing, Links};
 use crate::driver::{Completion, Driver, Fd, Operation, Wait};
 use crate::errno::{Errno, outcome};
@@ -24,6 +26,7 @@ pub(crate) struct Reactor {
     pub(crate) buffer_ring: Rc<BufferRing>,
     ops: Slab<Op>,
     sockets: Slab<SocketEntry>,
+    pipes: Pipes,
     /// Receives that wait for buffers, first come first served.
     starved: VecDeque<Token>,
     /// Receives to be armed again.
@@ -50,6 +53,7 @@ impl Reactor {
             buffer_ring,
             ops: Slab::new(),
             sockets: Slab::new(),
+            pipes: Pipes::default(),
             starved: VecDeque::new(),
             rearming: Vec::new(),
             silent_sends: Vec::new(),
@@ -156,8 +160,14 @@ impl Reactor {
     }
 
     pub(crate) fn writable(&mut self, socket: &SocketSlot) -> Token {
-        let (token, fd) = self.begin(Kind::Writable, Some(socket));
+        let (token, fd) = self.begin(Kind::Ready, Some(socket));
         self.start(Operation::Writable { fd }, token);
+        token
+    }
+
+    pub(crate) fn readable(&mut self, socket: &SocketSlot) -> Token {
+        let (token, fd) = self.begin(Kind::Ready, Some(socket));
+        self.start(Operation::Readable { fd }, token);
         token
     }
 
@@ -275,7 +285,7 @@ impl Reactor {
                     self.renew_receive(token);
                 }
             }
-            Kind::Connect | Kind::Writable => {
+            Kind::Connect | Kind::Ready => {
                 wake(op);
                 self.finish(token, result);
             }
@@ -411,7 +421,7 @@ impl Reactor {
             }
             // Over by the end of the turn, whatever happens; the buffers must stay until then.
             Kind::Send { .. } | Kind::SendBytes { .. } => return,
-            Kind::Connect | Kind::Writable | Kind::Notified => {}
+            Kind::Connect | Kind::Ready | Kind::Notified => {}
         }
         self.driver.start(Operation::Cancel { target: token }, token);
     }
@@ -431,7 +441,7 @@ impl Reactor {
                     self.driver.close(fd, true);
                 }
             }
-            Kind::Connect | Kind::SendBytes { .. } | Kind::Writable | Kind::Notified => {}
+            Kind::Connect | Kind::SendBytes { .. } | Kind::Ready | Kind::Notified => {}
         }
     }
 
@@ -443,6 +453,7 @@ impl Reactor {
             self.abandon(token);
         }
         self.ended = true;
+        self.close_spare_pipes();
     }
 
     /// Operations that the driver has not finished with.

@@ -55,7 +55,8 @@ pub(super) enum Kind {
         bytes: Box<[u8]>,
         sent: u32,
     },
-    Writable,
+    /// Waits for one event: room to send, or something to receive.
+    Ready,
     Notified,
 }
 

@@ -106,7 +106,8 @@ pub(crate) fn assert_quiet(runtime: &Runtime) {
             stats.operations,
             stats.buffers_out,
             stats.readers_starved,
-        ) == (0, 0, 1, 0, 0)
+            stats.pipes,
+        ) == (0, 0, 1, 0, 0, 0)
         {
             return;
         }

@@ -15,6 +15,7 @@
 //! | 6 sends on one connection keep their order | `send`: `sends_keep_their_order` |
 //! | 7 a full completion queue loses nothing | `sockets`: `more_completions_than_the_queue_holds_all_come` |
 //! | 8 running out of descriptors ends accepting, the client waits | `../process.rs`: `running_out_of_descriptors_loses_no_client` |
+//! | 9 splice(2) waits, signals and stops at urgent bytes unless it is kept from it | `splice`: all of it; `../process.rs`: `splicing_leaves_neither_thread_nor_flag` |
 //! | 10 sockets are left blocking | `../process.rs`: `sockets_block_and_are_closed_on_exec` |
 //! | 11 a descriptor is closed after its last completion, and then at once | `sockets`: `a_stream_closes_when_its_last_operation_is_over`, `a_receive_without_its_stream_reads_from_nobody_else`, `a_receive_that_ran_dry_without_its_stream_is_cancelled`; `../process.rs`: `dropping_operations_at_random_moments_leaks_nothing` |
 //! | 12 cancels race with data, ends and new starts | `receive`: `pauses_keep_the_stream_intact`, `changes_between_once_and_for_ever_keep_the_stream_intact`, `a_paused_receive_holds_the_peer_back`; `sockets`: `stopping_to_accept_loses_no_client`, `connections_that_nobody_took_are_reset`, `an_unanswered_connect_can_be_given_up` |
@@ -26,7 +27,7 @@
 //! | 24 a cancel does not hit the next owner of a descriptor's number | `../process.rs`: `reused_descriptors_are_not_cancelled`, `dropping_operations_at_random_moments_leaks_nothing` |
 //! | 25 a bundle's buffers are identified when it is reaped | `receive`: `bundles_that_are_looked_at_late_are_exact`, `receiving_once_brings_what_was_asked_for`; `traffic` with small rings |
 //!
-//! Not met by this crate: 4, 16 (UDP comes later), 9 (no splice), 14 (no links), 17 (no zero-copy sends), 18 and 22 (the
+//! Not met by this crate: 4, 16 (UDP comes later), 14 (no links), 17 (no zero-copy sends), 18 and 22 (the
 //! kernel's and the supervisor's), 23 (no direct descriptors).
 
 mod executor;
@@ -34,4 +35,5 @@ mod harness;
 mod receive;
 mod send;
 mod sockets;
+mod splice;
 mod traffic;

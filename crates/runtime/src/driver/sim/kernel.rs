@@ -79,6 +79,8 @@ pub(super) enum Object {
     Stream(EndId),
     /// A socket that is not connected.
     Unconnected,
+    /// An end of a pipe.
+    Pipe(Token),
 }
 
 pub(super) struct Descriptor {
@@ -100,6 +102,8 @@ pub(super) struct Kernel {
     sequence: u64,
     pub(super) connections: Slab<Connection>,
     pub(super) listeners: Slab<Listening>,
+    /// What pipes hold.
+    pub(super) pipes: Slab<VecDeque<u8>>,
     pub(super) descriptors: Vec<Option<Descriptor>>,
     pub(super) descriptors_open: usize,
     pub(super) descriptors_max: usize,
@@ -126,6 +130,7 @@ impl Kernel {
             sequence: 0,
             connections: Slab::new(),
             listeners: Slab::new(),
+            pipes: Slab::new(),
             descriptors: Vec::new(),
             descriptors_open: 0,
             descriptors_max: usize::MAX,

@@ -10,6 +10,7 @@
 mod kernel;
 mod operations;
 mod peers;
+mod pipes;
 mod random;
 mod settings;
 mod sockets;
@@ -220,6 +221,7 @@ impl Sim {
                 },
             ),
             Operation::Writable { fd } => (fd.0, Submission::Writable { fd: fd.0 }),
+            Operation::Readable { fd } => (fd.0, Submission::Readable { fd: fd.0 }),
             // No other threads exist.
             Operation::Notified => return,
             Operation::Cancel { target } => (-1, Submission::Cancel { target: target.pack() }),

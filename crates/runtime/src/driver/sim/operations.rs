@@ -17,6 +17,7 @@ use std::rc::Rc;
 
 /// As the kernel's MULTISHOT_MAX_RETRY: then others have their turn.
 const MULTISHOT_ROUNDS_MAX: usize = 32;
+const POLLIN: i32 = 1;
 const POLLOUT: i32 = 4;
 const POLLERR_POLLHUP: i32 = 8 + 16;
 
@@ -44,6 +45,9 @@ pub(super) enum Submission {
     Writable {
         fd: i32,
     },
+    Readable {
+        fd: i32,
+    },
     Cancel {
         target: u64,
     },
@@ -64,6 +68,7 @@ enum Waiting {
         result: Option<i32>,
     },
     Writable,
+    Readable,
 }
 
 struct Op {
@@ -155,6 +160,7 @@ impl Kernel {
             Submission::Accept { fd, once } => self.arm(ring, op, fd, Waiting::Accept { once }),
             Submission::Receive { fd, once } => self.arm(ring, op, fd, Waiting::Receive { once }),
             Submission::Writable { fd } => self.arm(ring, op, fd, Waiting::Writable),
+            Submission::Readable { fd } => self.arm(ring, op, fd, Waiting::Readable),
             Submission::Connect { fd, address } => self.begin_connect(ring, op, fd, address),
             Submission::Send {
                 fd,
@@ -264,6 +270,7 @@ impl Kernel {
                 } => self.finish(ring, id, result),
                 Waiting::Connect { result: None, .. } => {}
                 Waiting::Writable => self.try_writable(ring, id, fd),
+                Waiting::Readable => self.try_readable(ring, id, fd),
             }
             let data = self.rings[ring].posted.len() > posted;
             self.seen.data_after_cancel += u64::from(cancelled && data);
@@ -322,7 +329,7 @@ impl Kernel {
         match self.descriptors.get(fd as usize) {
             Some(Some(descriptor)) => match descriptor.object {
                 Object::Stream(end) => Some(end),
-                Object::Listener(_) | Object::Unconnected => None,
+                Object::Listener(_) | Object::Unconnected | Object::Pipe(_) => None,
             },
             _ => None,
         }
@@ -332,9 +339,14 @@ impl Kernel {
         if self.descriptor(ring, fd, "a send").is_none() {
             return -libc::EBADF;
         }
-        let Some(end) = self.stream(fd) else {
-            return -libc::ENOTCONN;
-        };
+        match self.stream(fd) {
+            Some(end) => self.send_from(end, bytes),
+            None => -libc::ENOTCONN,
+        }
+    }
+
+    /// Sends what fits, or what chance lets fit.
+    pub(super) fn send_from(&mut self, end: EndId, bytes: &[u8]) -> i32 {
         let room = self
             .connection(end)
             .map_or(0, |connection| connection.pipes[1 - end.end].room())
@@ -366,6 +378,17 @@ impl Kernel {
         if connection.is_writable(end.end) {
             let broken = connection.ends[end.end].broken;
             self.finish(ring, id, if broken { POLLOUT | POLLERR_POLLHUP } else { POLLOUT });
+        }
+    }
+
+    fn try_readable(&mut self, ring: usize, id: u64, fd: i32) {
+        let Some(end) = self.stream(fd) else {
+            return self.finish(ring, id, POLLIN | POLLERR_POLLHUP);
+        };
+        let Some(connection) = self.connection(end) else { return };
+        if connection.is_readable(end.end) {
+            let broken = connection.ends[end.end].broken;
+            self.finish(ring, id, if broken { POLLIN | POLLERR_POLLHUP } else { POLLIN });
         }
     }
 

@@ -33,6 +33,10 @@ pub struct Chances {
     pub open_exhausted: u16,
     /// Connecting fails for want of a port (EADDRNOTAVAIL).
     pub connect_local: u16,
+    /// A pipe cannot be made.
+    pub pipe_refused: u16,
+    /// A splice finds nothing to move although there is something.
+    pub splice_dry: u16,
     /// Only a part of what is under way arrives at once.
     pub partial_delivery: u16,
     /// Between a send and its arrival at most.
@@ -63,6 +67,8 @@ impl Chances {
         accept_ended: 0,
         open_exhausted: 0,
         connect_local: 0,
+        pipe_refused: 0,
+        splice_dry: 0,
         partial_delivery: 0,
         latency_max: Duration::ZERO,
         late_max: Duration::ZERO,
@@ -106,6 +112,10 @@ impl Chances {
         chances.late_max = Duration::from_micros(random.below(2_000));
         chances.send_buffer = bounds(random);
         chances.receive_buffer = bounds(random);
+        // Drawn aside, so that the rest of a seed stayed as it was when pipes came.
+        let mut aside = Random::new(random.clone().bits() ^ 0x7069_7065);
+        chances.pipe_refused = [0, 0, 300, 1000][aside.below(4) as usize];
+        chances.splice_dry = [0, 50, 400][aside.below(3) as usize];
         chances
     }
 }
@@ -135,6 +145,11 @@ pub struct Seen {
     pub opens_exhausted: u64,
     pub connects_refused: u64,
     pub connects_local: u64,
+    pub fills: u64,
+    pub partial_fills: u64,
+    pub partial_drains: u64,
+    pub pipes_refused: u64,
+    pub pipes_closed_with_bytes: u64,
     pub resets_received: u64,
     pub resets_with_bytes_lost: u64,
     pub turns: u64,
@@ -159,6 +174,11 @@ impl Seen {
         self.opens_exhausted += other.opens_exhausted;
         self.connects_refused += other.connects_refused;
         self.connects_local += other.connects_local;
+        self.fills += other.fills;
+        self.partial_fills += other.partial_fills;
+        self.partial_drains += other.partial_drains;
+        self.pipes_refused += other.pipes_refused;
+        self.pipes_closed_with_bytes += other.pipes_closed_with_bytes;
         self.resets_received += other.resets_received;
         self.resets_with_bytes_lost += other.resets_with_bytes_lost;
         self.turns += other.turns;

@@ -75,6 +75,7 @@ impl Sim {
         kernel.descriptors_open -= 1;
         match object {
             Object::Unconnected => {}
+            Object::Pipe(_) => kernel.violated(format!("descriptor {} was closed, which is an end of a pipe", fd.0)),
             Object::Stream(end) => kernel.close_end(end, abort),
             Object::Listener(token) => {
                 // Whoever still waits in the queue is reset.
@@ -161,7 +162,7 @@ impl Sim {
         self.call().accept_one(self.ring, fd.0).map(Fd)
     }
 
-    fn call(&self) -> std::cell::RefMut<'_, Kernel> {
+    pub(super) fn call(&self) -> std::cell::RefMut<'_, Kernel> {
         let mut kernel = self.network.0.borrow_mut();
         kernel.rings[self.ring].direct_calls += 1;
         kernel
@@ -169,10 +170,10 @@ impl Sim {
 }
 
 impl Kernel {
-    fn stream_of(&mut self, ring: usize, fd: Fd, what: &str) -> Result<EndId, Errno> {
+    pub(super) fn stream_of(&mut self, ring: usize, fd: Fd, what: &str) -> Result<EndId, Errno> {
         match self.descriptor(ring, fd.0, what).ok_or(Errno(libc::EBADF))?.object {
             Object::Stream(end) => Ok(end),
-            Object::Listener(_) | Object::Unconnected => Err(Errno(libc::ENOTCONN)),
+            Object::Listener(_) | Object::Unconnected | Object::Pipe(_) => Err(Errno(libc::ENOTCONN)),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::address::Address;
-use crate::driver::{Domain, Fd, Operation, Wait};
+use crate::driver::{Domain, Fd, Operation, PipeEnds, Wait};
 use crate::errno::Errno;
 use crate::socket::{Keepalive, ListenOptions, SocketOptions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -526,4 +526,54 @@ fn completions_of_one_operation_stay_in_order() {
             assert_eq!(of_slot, [slot as i32, slot as i32 + 3, slot as i32 + 6]);
         }
     }
+}
+
+/// Moves what the client sent on to itself, as far as it goes at once: bytes filled, bytes drained.
+fn splice(scene: &mut Scene, pipe: PipeEnds, max: u32) -> (Result<u32, i32>, Result<u32, i32>) {
+    let filled = scene.sim.fill_pipe(scene.fd, pipe, max).map_err(|errno| -errno.0);
+    let drained = scene.sim.drain_pipe(pipe, scene.fd, max).map_err(|errno| -errno.0);
+    (filled, drained)
+}
+
+#[test]
+fn a_pipe_carries_bytes_in_order_and_the_end_behind_them() {
+    let mut scene = scene(Chances::CALM);
+    let pipe = scene.sim.open_pipe(65_536).expect("a pipe");
+    assert_eq!(splice(&mut scene, pipe, 100).0, Err(EAGAIN), "nothing has come");
+    scene.sim.start(Operation::Readable { fd: scene.fd }, token(1));
+    assert_eq!(scene.turn(), []);
+    scene.network.send(scene.client, b"splice").expect("room");
+    scene.network.shutdown_write(scene.client).expect("open");
+    assert_eq!(scene.turn(), [(1, 1, false)], "POLLIN");
+    assert_eq!(splice(&mut scene, pipe, 4), (Ok(4), Ok(4)));
+    assert_eq!(splice(&mut scene, pipe, 100), (Ok(2), Ok(2)));
+    assert_eq!(splice(&mut scene, pipe, 100).0, Ok(0), "the end");
+    scene.turn();
+    assert_eq!(scene.read().0, b"splice");
+    scene.sim.close_pipe(pipe);
+}
+
+/// A full pipe takes no more, a reset comes behind what had arrived, and only the first who asks learns of it.
+#[test]
+fn a_pipe_has_a_size_and_a_reset_is_told_once() {
+    let mut scene = scene(Chances::CALM);
+    let pipe = PipeEnds {
+        size: 3,
+        ..scene.sim.open_pipe(65_536).expect("a pipe")
+    };
+    scene.network.send(scene.client, b"splice").expect("room");
+    scene.turn();
+    let fill = |scene: &mut Scene| scene.sim.fill_pipe(scene.fd, pipe, 100).map_err(|errno| -errno.0);
+    assert_eq!(fill(&mut scene), Ok(3));
+    assert_eq!(fill(&mut scene), Err(EAGAIN));
+    scene.network.reset(scene.client);
+    scene.turn();
+    let drained = scene.sim.drain_pipe(pipe, scene.fd, 100).map_err(|errno| -errno.0);
+    assert_eq!(drained, Err(ECONNRESET));
+    scene.sim.close_pipe(pipe);
+    let empty = scene.sim.open_pipe(65_536).expect("a pipe");
+    let fill = |scene: &mut Scene| scene.sim.fill_pipe(scene.fd, empty, 100).map_err(|errno| -errno.0);
+    assert_eq!((fill(&mut scene), fill(&mut scene)), (Ok(3), Ok(0)));
+    scene.sim.close_pipe(empty);
+    assert_eq!(scene.network.seen().pipes_closed_with_bytes, 2, "both held three");
 }
