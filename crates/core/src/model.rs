@@ -268,7 +268,7 @@ pub enum Probe {
     Tcp,
     /// A TLS handshake succeeds.
     Tls(ProbeTls),
-    /// Sends bytes and awaits an answer that begins with others.
+    /// Sends bytes and awaits an answer that contains others.
     Exchange(ProbeExchange),
     /// An HTTP request is answered as expected; with TLS if `tls` is there.
     Http(ProbeHttp),

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// How much the long average counts; with the window alone, bytes spread over backends half as unevenly as by round
-/// robin, with this a tenth (the simulation in the tests).
+/// robin, with this less than a third (the simulation in the tests).
 const DEBT_FACTOR: f64 = 20.0;
 /// Of a backend's share of the bytes.
 const DEBT_MAX: f64 = 0.25;

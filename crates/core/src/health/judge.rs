@@ -55,8 +55,6 @@ pub enum Cause {
     EarlyEnds,
     /// A trial connection after an ejection went well.
     Trial,
-    /// What DNS says.
-    Name,
 }
 
 /// A condition that changed.

@@ -14,7 +14,7 @@ pub use pool::{Member, Membership, PoolHealth, Share};
 pub enum Condition {
     /// Can be chosen.
     Up,
-    /// Probes fail, or its name has no address.
+    /// Probes fail.
     Down,
     /// Connections to it failed; out for a while, then one connection tries it.
     Ejected,
