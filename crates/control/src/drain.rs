@@ -92,6 +92,7 @@ async fn drain(
     readiness.enter(Phase::Draining);
     crate::notify::stopping();
     let relays = fleet.relays();
+    crate::notify::status(&format!("draining: {relays} relays left"));
     tracing::info!(signal, relays, delay = ?times.delay, timeout = ?times.timeout, "stopping: not ready any more");
     if stop_comes(signals, Instant::now() + times.delay).await {
         return reset(fleet, "a second signal came").await;

@@ -117,6 +117,8 @@ async fn serve(
     let model = &observed.snapshot.model;
     let workers = placement.pinned_to.len();
     announce(model, &ports.bound, &placement.reason, workers, limits);
+    let listeners = model.listeners.len();
+    notify::status(&format!("ready: {listeners} listeners on {workers} workers; {limits}"));
     if !bundles {
         tracing::warn!("this kernel fills one buffer per receive (several since 6.10): bulk transfers cost more CPU");
     }
