@@ -12,6 +12,7 @@ pub mod model;
 pub mod queue;
 pub mod reason;
 pub mod snapshot;
+pub mod spare;
 pub mod stats;
 pub(crate) mod sync;
 

@@ -8,6 +8,7 @@ use ringway_core::balance::{Choice, ClientKey, NoChoice, Tried};
 use ringway_core::gate::Gates;
 use ringway_core::model::PoolIndex;
 use ringway_core::snapshot::{PoolView, Snapshot};
+use ringway_core::spare::Spare;
 use ringway_core::stats::WorkerStats;
 use ringway_runtime::Handle;
 use ringway_runtime::faults::{Fault, active};
@@ -82,6 +83,8 @@ pub struct WorkerState {
     blocked: RefCell<Vec<Waker>>,
     /// Counts how often `blocked` was emptied; never 0, which stands for not noted.
     blocked_round: Cell<u32>,
+    /// Whether there is time to copy what could be spliced.
+    spare: Cell<Spare>,
     /// Directions that are streams now.
     streams: Rc<Cell<u32>>,
     /// Bytes that relays copied out of buffers and still hold.
@@ -146,6 +149,7 @@ impl WorkerState {
             main: RefCell::default(),
             blocked: RefCell::default(),
             blocked_round: Cell::new(1),
+            spare: Cell::default(),
             streams: Rc::default(),
             spilled: Rc::default(),
         })
@@ -173,6 +177,17 @@ impl WorkerState {
     /// Now, on the clock that all workers and the control plane share.
     pub(crate) fn moment(&self) -> Duration {
         self.clock_offset + Duration::from_nanos(self.handle.now().as_nanos())
+    }
+
+    /// Whether this thread is idle enough to do for a stream what costs it more and serves it better.
+    pub(crate) fn has_time_to_spare(&self) -> bool {
+        let mut spare = self.spare.get();
+        let now = Duration::from_nanos(self.handle.now().as_nanos());
+        if spare.is_due(now) {
+            spare.note(now, self.handle.cpu_time());
+            self.spare.set(spare);
+        }
+        spare.is_left()
     }
 
     /// Nanoseconds on the shared clock at a point in time of this worker.

@@ -311,6 +311,11 @@ impl Handle {
         self.0.now.get()
     }
 
+    /// What this thread has cost so far: CPU time in the kernel and outside.
+    pub fn cpu_time(&self) -> Duration {
+        self.0.reactor.borrow_mut().driver.cpu_time()
+    }
+
     /// Starts a task.
     pub fn spawn(&self, future: impl Future<Output = ()> + 'static) -> TaskId {
         self.0.tasks.spawn(future)

@@ -181,6 +181,17 @@ impl Stream {
         reactor.driver.send_room(fd)
     }
 
+    /// Bounds what the kernel receives ahead of us, in bytes with the kernel's own overhead, for good: it does not grow
+    /// the buffer by itself any more.
+    ///
+    /// # Errors
+    /// The error of setsockopt(2).
+    pub fn bound_receive_buffer(&self, bytes: u32) -> Result<(), Errno> {
+        let mut reactor = self.runtime.reactor.borrow_mut();
+        let fd = reactor.fd(&self.socket);
+        reactor.driver.bound_receive_buffer(fd, bytes)
+    }
+
     /// What the kernel knows of the connection; `None` if it is not TCP.
     pub fn tcp_info(&self) -> Option<TcpInfo> {
         let mut reactor = self.runtime.reactor.borrow_mut();

@@ -1,5 +1,5 @@
 //! System calls that no library of ours wraps: io_uring_enter(2) with a registered ring, accept4(2) for a drain,
-//! splice(2) with its pipes, IP_BIND_ADDRESS_NO_PORT, and fields of submission entries that the io-uring crate does not expose. Unsafe module.
+//! splice(2) with its pipes, the thread's CPU clock, IP_BIND_ADDRESS_NO_PORT, and fields of submission entries that the io-uring crate does not expose. Unsafe module.
 
 use crate::driver::Wait;
 use crate::errno::Errno;
@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::raw::{c_int, c_long};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// Never wait, never raise SIGPIPE, and count a short send as a failure so that it is reported (io_uring_enter(2),
 /// MSG_WAITALL).
@@ -262,6 +263,15 @@ pub(crate) fn splice_nonblocking(from: i32, to: i32, max: u32, socket: i32) -> i
     // SAFETY: as above.
     unsafe { libc::fcntl(socket, libc::F_SETFL, 0) };
     result
+}
+
+/// CPU time of the calling thread (clock_gettime(2), CLOCK_THREAD_CPUTIME_ID).
+pub(crate) fn thread_cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec, which outlives the call.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    debug_assert_eq!(result, 0, "every thread has such a clock");
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Gives memory of freed objects back to the system. glibc keeps free pages between live ones otherwise.

@@ -20,6 +20,7 @@ mod response_time;
 mod round_robin;
 mod selector;
 mod snapshot;
+mod spare;
 mod speed;
 mod stats;
 

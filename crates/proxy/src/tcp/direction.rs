@@ -359,7 +359,7 @@ impl Direction {
             return Ok(false);
         }
         // While a pause is under way, bytes may still come; the receive tells when it is over.
-        if !self.receive.is_paused() || !self.has_arrived(source, sink, context) {
+        if !self.receive.is_paused() || !self.has_arrived(source, sink, worker, context) {
             return Ok(false);
         }
         let room = sink.send_room();

@@ -3,6 +3,7 @@
 use crate::{Failure, run_seed};
 use ringway_runtime::faults::{Fault, set};
 use std::panic;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 /// A fault that has not been noticed by then would not be noticed.
@@ -29,26 +30,25 @@ fn every_fault_is_noticed() {
     // Faults are switched on per thread. Their panics are expected and would drown what is printed here.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
+    let wanted: Vec<_> = Fault::ALL.iter().copied().filter(|&fault| is_wanted(fault)).collect();
+    let next = AtomicUsize::new(0);
+    let search = || {
+        let mut found = Vec::new();
+        while let Some(&fault) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+            found.push((fault, first_to_notice(fault)));
+        }
+        found
+    };
     let found: Vec<_> = thread::scope(|scope| {
-        let (first, second) = Fault::ALL.split_at(Fault::ALL.len() / 2);
-        let halves = [first, second].map(|faults| {
-            scope.spawn(|| {
-                faults
-                    .iter()
-                    .filter(|&&fault| is_wanted(fault))
-                    .map(|&fault| (fault, first_to_notice(fault)))
-                    .collect::<Vec<_>>()
-            })
-        });
-        halves
+        let searches = [scope.spawn(search), scope.spawn(search)];
+        searches
             .into_iter()
-            .filter_map(|half| half.join().ok())
+            .filter_map(|search| search.join().ok())
             .flatten()
             .collect()
     });
     panic::set_hook(hook);
-    let wanted = Fault::ALL.iter().filter(|&&fault| is_wanted(fault)).count();
-    assert_eq!(found.len(), wanted, "a search ended early");
+    assert_eq!(found.len(), wanted.len(), "a search ended early");
     let mut missed = Vec::new();
     for (fault, noticed) in found {
         match noticed {

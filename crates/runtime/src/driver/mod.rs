@@ -155,6 +155,11 @@ impl Driver {
         delegate!(self, driver => driver.now())
     }
 
+    /// CPU time of this thread, in the kernel and outside.
+    pub(crate) fn cpu_time(&mut self) -> Duration {
+        delegate!(self, driver => driver.cpu_time())
+    }
+
     /// Queues an operation; it reaches the kernel with the next turn at the latest.
     #[inline]
     pub(crate) fn start(&mut self, operation: Operation<'_>, token: Token) {
@@ -203,6 +208,11 @@ impl Driver {
 
     pub(crate) fn send_room(&mut self, fd: Fd) -> Option<SendRoom> {
         delegate!(self, driver => driver.send_room(fd))
+    }
+
+    /// Bounds what the kernel receives ahead of us.
+    pub(crate) fn bound_receive_buffer(&mut self, fd: Fd, bytes: u32) -> Result<(), Errno> {
+        delegate!(self, driver => driver.bound_receive_buffer(fd, bytes))
     }
 
     /// `None` for sockets that are not TCP.

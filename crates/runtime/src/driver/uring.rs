@@ -126,6 +126,11 @@ impl Uring {
         Time::from_nanos(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
+    pub(crate) fn cpu_time(&mut self) -> Duration {
+        self.stats.direct_calls += 1;
+        sys::thread_cpu_time()
+    }
+
     pub(crate) fn start(&mut self, operation: Operation<'_>, token: Token) {
         // Before the entry is built: emptying the queue forgets what its entries point to, and this one's is not in it.
         if self.ring.submission().is_full() {
@@ -372,6 +377,11 @@ impl Uring {
         // SAFETY: the socket table keeps the descriptor open for the duration of this call.
         let fd = unsafe { BorrowedFd::borrow_raw(fd.0) };
         send_room(fd)
+    }
+
+    pub(crate) fn bound_receive_buffer(&mut self, fd: Fd, bytes: u32) -> Result<(), Errno> {
+        // The kernel doubles what it is told, for its own overhead (socket(7)).
+        self.direct(fd, |socket| socket.set_recv_buffer_size(bytes as usize / 2))
     }
 
     pub(crate) fn tcp_info(&mut self, fd: Fd) -> Option<TcpInfo> {

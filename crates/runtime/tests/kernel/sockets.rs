@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 /// ECANCELED of errno(3).
 const CANCELED: Errno = Errno(125);
@@ -372,5 +373,35 @@ fn more_completions_than_the_queue_holds_all_come() {
             wait.await.expect("a broken connection is writable");
         }
         println!("{:?}", handle.stats());
+    });
+}
+
+#[test]
+fn a_connection_of_this_machine_is_near() {
+    run(SMALL, |handle| async move {
+        let (stream, _peer) = connected(&handle).await;
+        stream.bound_receive_buffer(1 << 20).expect("a TCP socket");
+        let round_trip = stream.tcp_info().expect("TCP").round_trip;
+        // Measured by the handshake; no machine is so busy.
+        assert!(
+            round_trip > Duration::ZERO && round_trip < Duration::from_secs(5),
+            "{round_trip:?}"
+        );
+    });
+}
+
+#[test]
+fn the_clock_of_a_thread_counts_its_own_work_only() {
+    run(SMALL, |handle| async move {
+        let before = handle.cpu_time();
+        handle.sleep(Duration::from_millis(50)).await;
+        let slept = handle.cpu_time();
+        assert!(
+            slept - before < Duration::from_millis(50),
+            "{:?} of 50 ms asleep",
+            slept - before
+        );
+        // Ends because time that this thread works is counted.
+        while handle.cpu_time() - slept < Duration::from_millis(5) {}
     });
 }

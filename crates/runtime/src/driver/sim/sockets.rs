@@ -132,6 +132,20 @@ impl Sim {
         })
     }
 
+    /// Busy first, then idle, in turns of 30 ms.
+    pub(crate) fn cpu_time(&mut self) -> Duration {
+        const TURN: u64 = 30_000_000;
+        let kernel = self.call();
+        let (now, busy) = (kernel.now.as_nanos(), u64::from(kernel.chances.busy) * 1_000_000);
+        Duration::from_nanos(now / TURN * busy + (now % TURN).min(busy))
+    }
+
+    /// Windows are as long as the scenario says.
+    pub(crate) fn bound_receive_buffer(&mut self, fd: Fd, _bytes: u32) -> Result<(), Errno> {
+        let mut kernel = self.call();
+        kernel.stream_of(self.ring, fd, "SO_RCVBUF").map(|_| ())
+    }
+
     pub(crate) fn tcp_info(&mut self, fd: Fd) -> Option<TcpInfo> {
         let mut kernel = self.call();
         let end = kernel.stream_of(self.ring, fd, "TCP_INFO").ok()?;
@@ -155,6 +169,7 @@ impl Sim {
             last_heard,
             unanswered,
             outgoing: u32::try_from(outgoing).unwrap_or(u32::MAX),
+            round_trip: Duration::ZERO,
         })
     }
 
