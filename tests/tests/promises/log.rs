@@ -100,6 +100,18 @@ fn cpu_time(ringway: &Ringway, dial: &Dial, count: u64) -> Duration {
     ringway.process.cpu_time() - before
 }
 
+/// Per cent.
+const LIMIT: f64 = 3.0;
+const ROUNDS: usize = 5;
+const ROUNDS_IF_NOISY: usize = 15;
+
+/// Sorts rounds of CPU time with and without by their ratio; returns by how many per cent the middle one is above 1.
+fn more_in_median(times: &mut [[Duration; 2]]) -> f64 {
+    let ratio = |[with, without]: &[Duration; 2]| with.as_secs_f64() / without.as_secs_f64();
+    times.sort_by(|a, b| ratio(a).total_cmp(&ratio(b)));
+    (ratio(&times[times.len() / 2]) - 1.0) * 100.0
+}
+
 #[test]
 fn the_session_log_costs_at_most_3_percent() {
     let _turn = Turn::start("the_session_log_costs_at_most_3_percent", Duration::from_secs(300));
@@ -107,9 +119,10 @@ fn the_session_log_costs_at_most_3_percent() {
     let (dir, backend) = (Dir::new(), Backend::start(Behaviour::Echo));
     let file = dir.path("sessions.log");
     let pair = [format!("\"{}\"", file.display()), "off".to_owned()].map(|log| start(&backend, &log));
-    let (rounds, turns, count) = (5, 16, figure(250, 1_250));
-    let mut times = Vec::new();
-    for _ in 0..rounds {
+    let (turns, count) = (16, figure(250, 1_250));
+    let mut times: Vec<[Duration; 2]> = Vec::new();
+    let mut rounds = ROUNDS;
+    while times.len() < rounds {
         let mut round = [Duration::ZERO; 2];
         // In short turns, so that what the machine does besides meets both.
         for turn in 0..turns {
@@ -119,18 +132,20 @@ fn the_session_log_costs_at_most_3_percent() {
             }
         }
         times.push(round);
+        // Single rounds are off by a factor of two when the machine does something else: more of them then, not a wider
+        // limit, and judged once, so that luck is not waited for.
+        if times.len() == ROUNDS && more_in_median(&mut times) > LIMIT {
+            rounds = ROUNDS_IF_NOISY;
+        }
     }
     let per_connection = |time: Duration| time.as_secs_f64() * 1e6 / (turns as u64 * count) as f64;
-    times.sort_by(|a, b| {
-        (a[0].as_secs_f64() / a[1].as_secs_f64()).total_cmp(&(b[0].as_secs_f64() / b[1].as_secs_f64()))
-    });
+    let more = more_in_median(&mut times);
     println!("CPU time with and without: {times:?}");
     let [with, without] = times[rounds / 2].map(per_connection);
-    let more = (with / without - 1.0) * 100.0;
     promise.figure(
         format!("at most 3 % more CPU than without ({without:.1} µs), median of {rounds} rounds"),
         format!("{with:.1} µs, {more:+.1} %"),
-        more <= 3.0,
+        more <= LIMIT,
     );
     let lines = || std::fs::read_to_string(&file).map_or(0, |text| text.lines().count());
     let all = rounds * turns * usize::try_from(count).expect("it fits");

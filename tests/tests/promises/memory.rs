@@ -25,7 +25,7 @@ fn kernel_slabs() -> u64 {
 fn p1_idle_connections_are_cheap() {
     let _turn = Turn::start("p1_idle_connections_are_cheap", Duration::from_secs(200));
     let mut promise = Promise::new("P1", "idle connections are cheap");
-    let count: u64 = figure(2_000, 9_000);
+    let count: u64 = figure(4_000, 9_000);
     let hold = Duration::from_secs(figure(5, 60));
     let (backend, warm_up) = (Backend::start(Behaviour::Echo), WarmUp::new());
     let (setup, front) = Setup::simple("round_robin", &[&backend.address]);
