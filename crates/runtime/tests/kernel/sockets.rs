@@ -377,7 +377,7 @@ fn more_completions_than_the_queue_holds_all_come() {
 }
 
 #[test]
-fn a_connection_of_this_machine_is_near() {
+fn the_handshake_measures_a_round_trip() {
     run(SMALL, |handle| async move {
         let (stream, _peer) = connected(&handle).await;
         stream.bound_receive_buffer(1 << 20).expect("a TCP socket");

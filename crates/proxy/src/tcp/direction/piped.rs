@@ -74,13 +74,13 @@ impl Direction {
         let Some(piped) = &mut self.piped else { return true };
         match &mut piped.arrival {
             Arrival::Seen => true,
-            Arrival::NotAwaited if worker.has_time_to_spare() => {
-                piped.copied = true;
-                true
-            }
             Arrival::NotAwaited => {
-                self.await_arrival(source, context);
-                false
+                piped.copied = worker.has_time_to_spare();
+                let copied = piped.copied;
+                if !copied {
+                    self.await_arrival(source, context);
+                }
+                copied
             }
             // An error is the next splice's to tell.
             Arrival::Awaited(arrival) => {

@@ -37,7 +37,7 @@ pub struct Chances {
     pub pipe_refused: u16,
     /// A splice finds nothing to move although there is something.
     pub splice_dry: u16,
-    /// Of each 30 ms, how many a worker's thread is busy.
+    /// Of the three halves of a second that make a turn, in how many a worker's thread is busy.
     pub busy: u16,
     /// Only a part of what is under way arrives at once.
     pub partial_delivery: u16,
@@ -71,7 +71,7 @@ impl Chances {
         connect_local: 0,
         pipe_refused: 0,
         splice_dry: 0,
-        busy: 30,
+        busy: 3,
         partial_delivery: 0,
         latency_max: Duration::ZERO,
         late_max: Duration::ZERO,
@@ -118,7 +118,7 @@ impl Chances {
         // Drawn aside, so that the rest of a seed stayed as it was when pipes came.
         let mut aside = Random::new(random.clone().bits() ^ 0x7069_7065);
         chances.pipe_refused = [0, 0, 300, 1000][aside.below(4) as usize];
-        chances.busy = [0, 10, 30, 30][aside.clone().below(4) as usize];
+        chances.busy = [0, 1, 3, 3][aside.clone().below(4) as usize];
         chances.splice_dry = [0, 50, 400][aside.below(3) as usize];
         chances
     }

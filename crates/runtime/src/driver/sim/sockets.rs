@@ -132,11 +132,12 @@ impl Sim {
         })
     }
 
-    /// Busy first, then idle, in turns of 30 ms.
+    /// Busy first, then idle, in turns so long that the worker sees both.
     pub(crate) fn cpu_time(&mut self) -> Duration {
-        const TURN: u64 = 30_000_000;
+        const HALF_SECOND: u64 = 500_000_000;
+        const TURN: u64 = 3 * HALF_SECOND;
         let kernel = self.call();
-        let (now, busy) = (kernel.now.as_nanos(), u64::from(kernel.chances.busy) * 1_000_000);
+        let (now, busy) = (kernel.now.as_nanos(), u64::from(kernel.chances.busy) * HALF_SECOND);
         Duration::from_nanos(now / TURN * busy + (now % TURN).min(busy))
     }
 
