@@ -192,6 +192,17 @@ impl Stream {
         reactor.driver.bound_receive_buffer(fd, bytes)
     }
 
+    /// Lets the kernel send as acknowledgements come, where its congestion control would send by timers (BBR): Reno takes
+    /// its place, for good. For a peer so near that a timer costs more than it spares.
+    ///
+    /// # Errors
+    /// The error of getsockopt(2) or setsockopt(2) with TCP_CONGESTION (tcp(7)); EPERM if Reno is not allowed here.
+    pub fn stop_pacing(&self) -> Result<(), Errno> {
+        let mut reactor = self.runtime.reactor.borrow_mut();
+        let fd = reactor.fd(&self.socket);
+        reactor.driver.stop_pacing(fd)
+    }
+
     /// What the kernel knows of the connection; `None` if it is not TCP.
     pub fn tcp_info(&self) -> Option<TcpInfo> {
         let mut reactor = self.runtime.reactor.borrow_mut();

@@ -230,6 +230,15 @@ pub(crate) fn set_connection_options(socket: &Socket, options: &SocketOptions) -
     Ok(())
 }
 
+/// Puts Reno in the place of a congestion control that sends by timers, which in Linux is BBR. Any other was chosen for
+/// what it does, and stays.
+pub(crate) fn stop_pacing(socket: &Socket) -> io::Result<()> {
+    if socket.tcp_congestion()?.starts_with(b"bbr") {
+        socket.set_tcp_congestion(b"reno")?;
+    }
+    Ok(())
+}
+
 /// `None` for sockets that are not TCP.
 pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Option<TcpInfo> {
     /// `TCP_CLOSE` of the kernel's tcp_states.h.
@@ -397,6 +406,30 @@ mod tests {
             listen(&address, &OPTIONS).expect("the file of a socket that goes is replaced");
         });
         std::fs::remove_file(path).expect("it is there");
+    }
+
+    #[test]
+    fn only_a_congestion_control_that_paces_is_replaced() {
+        for (before, after) in [
+            ("reno", "reno"),
+            ("cubic", "cubic"),
+            ("dctcp", "dctcp"),
+            ("bbr", "reno"),
+        ] {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+            if let Err(error) = socket.set_tcp_congestion(before.as_bytes()) {
+                println!("left out, as {before} cannot be had here: {error}");
+                continue;
+            }
+            stop_pacing(&socket).expect("Reno is allowed");
+            let name = socket.tcp_congestion().expect("getsockopt");
+            // The kernel pads the name with zeros.
+            assert_eq!(
+                String::from_utf8_lossy(&name).trim_end_matches('\0'),
+                after,
+                "instead of {before}"
+            );
+        }
     }
 
     #[test]

@@ -210,6 +210,11 @@ impl Driver {
         delegate!(self, driver => driver.send_room(fd))
     }
 
+    /// Nothing is sent by timers from now on.
+    pub(crate) fn stop_pacing(&mut self, fd: Fd) -> Result<(), Errno> {
+        delegate!(self, driver => driver.stop_pacing(fd))
+    }
+
     /// Bounds what the kernel receives ahead of us.
     pub(crate) fn bound_receive_buffer(&mut self, fd: Fd, bytes: u32) -> Result<(), Errno> {
         delegate!(self, driver => driver.bound_receive_buffer(fd, bytes))

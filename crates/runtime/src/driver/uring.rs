@@ -12,8 +12,8 @@ use crate::errno::{Errno, outcome};
 use crate::remote::EventFd;
 use crate::slab::Token;
 use crate::socket::{
-    SendRoom, SocketOptions, TcpInfo, errno_of, from_sock_addr, send_room, set_connection_options, tcp_info,
-    to_sock_addr,
+    SendRoom, SocketOptions, TcpInfo, errno_of, from_sock_addr, send_room, set_connection_options, stop_pacing,
+    tcp_info, to_sock_addr,
 };
 use crate::sys;
 use crate::time::Time;
@@ -377,6 +377,10 @@ impl Uring {
         // SAFETY: the socket table keeps the descriptor open for the duration of this call.
         let fd = unsafe { BorrowedFd::borrow_raw(fd.0) };
         send_room(fd)
+    }
+
+    pub(crate) fn stop_pacing(&mut self, fd: Fd) -> Result<(), Errno> {
+        self.direct(fd, stop_pacing)
     }
 
     pub(crate) fn bound_receive_buffer(&mut self, fd: Fd, bytes: u32) -> Result<(), Errno> {

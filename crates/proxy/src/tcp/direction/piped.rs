@@ -10,7 +10,7 @@ use crate::state::WorkerState;
 use crate::tcp::books::Tally;
 use ringway_core::limits::PIPES_PER_WORKER;
 use ringway_runtime::faults::{Fault, active};
-use ringway_runtime::{Errno, Once, Pipe, Stream};
+use ringway_runtime::{Errno, Once, Pipe, Stream, TcpInfo};
 use std::pin::Pin;
 use std::task::Context;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const FILL_MIN: u32 = 4096;
 const SHORT_SHARE: u32 = 4;
 
 /// A source as near as this needs no long window: it would only be filled, and what waits there has left the caches by
-/// the time it is sent.
+/// the time it is sent. A sink as near needs no pacing: acknowledgements come faster than timers.
 const NEAR: Duration = Duration::from_micros(250);
 /// What the kernel receives ahead from a source so near, in bytes with the kernel's own overhead: at `NEAR` still more
 /// than 16 Gbit/s.
@@ -46,6 +46,11 @@ enum Arrival {
     Seen,
 }
 
+/// Unknown is not near.
+fn is_near(info: TcpInfo) -> bool {
+    info.round_trip <= NEAR && !info.round_trip.is_zero()
+}
+
 impl Direction {
     /// Whether it is time to receive: for a spliced stream when something has come, for others always, because their
     /// receive waits by itself.
@@ -61,13 +66,16 @@ impl Direction {
         }
         if self.piped.is_none() {
             // UNIX sockets are not worth it: there is no room to ask for, and no reset to be told.
-            let (Some(info), Some(_)) = (source.tcp_info(), sink.tcp_info()) else {
+            let (Some(from), Some(to)) = (source.tcp_info(), sink.tcp_info()) else {
                 self.copies = true;
                 return true;
             };
-            if info.round_trip <= NEAR && !info.round_trip.is_zero() {
-                // Fails when the connection is over, which the next splice tells.
+            // Both fail when the connection is over, which the next splice tells.
+            if is_near(from) {
                 let _ = source.bound_receive_buffer(NEAR_WINDOW);
+            }
+            if is_near(to) {
+                let _ = sink.stop_pacing();
             }
             self.piped = Some(Box::default());
         }

@@ -141,6 +141,12 @@ impl Sim {
         Duration::from_nanos(now / TURN * busy + (now % TURN).min(busy))
     }
 
+    /// Nothing is paced here.
+    pub(crate) fn stop_pacing(&mut self, fd: Fd) -> Result<(), Errno> {
+        let mut kernel = self.call();
+        kernel.stream_of(self.ring, fd, "TCP_CONGESTION").map(|_| ())
+    }
+
     /// Windows are as long as the scenario says.
     pub(crate) fn bound_receive_buffer(&mut self, fd: Fd, _bytes: u32) -> Result<(), Errno> {
         let mut kernel = self.call();
