@@ -1,10 +1,12 @@
 //! The balancers that are compared: how each is configured and started, and when it is ready.
 //!
 //! All get the same four listeners, one backend each, one worker on one core, and buffers of 64 KiB where they have
-//! the choice. A balancer must never be started with anything its own manual would not recommend for this.
+//! the choice. Ringway alone checks its backends' health every second and has its metrics read, so that its figures hold
+//! for how it is run. A balancer must never be started with anything its own manual would not recommend for this.
 
 use super::guard::Child;
 use super::load::Backends;
+use super::scrape::Scraper;
 use super::{host, load};
 use crate::tools;
 use std::io::{ErrorKind, Read, Write};
@@ -96,6 +98,7 @@ impl Plan {
             return Ok(Running {
                 balancer,
                 services: targets,
+                _scraper: None,
                 child: None,
             });
         }
@@ -106,8 +109,9 @@ impl Plan {
             short,
             iperf,
         };
+        let [admin] = free_addresses()?;
         let mut command = match balancer {
-            Balancer::Ringway => ringway(programs, directory, &services, &targets)?,
+            Balancer::Ringway => ringway(programs, directory, admin, &services, &targets)?,
             Balancer::Haproxy => haproxy(directory, &services, &targets)?,
             Balancer::Nginx => nginx(directory, &services, &targets)?,
             _ => naive(programs, &services, &targets),
@@ -115,9 +119,13 @@ impl Plan {
         let log = directory.join(format!("{}.log", balancer.option()));
         let mut child = Child::spawn(&mut command, core, log, false)?;
         wait_until_echoed(echo, &mut child).map_err(|e| format!("{}: {e}", balancer.title()))?;
+        let scraper = (balancer == Balancer::Ringway)
+            .then(|| Scraper::start(admin))
+            .transpose()?;
         Ok(Running {
             balancer,
             services,
+            _scraper: scraper,
             child: Some(child),
         })
     }
@@ -127,6 +135,8 @@ impl Plan {
 pub(super) struct Running {
     pub(super) balancer: Balancer,
     pub(super) services: Services,
+    /// Ended before what it looks at.
+    _scraper: Option<Scraper>,
     /// `None` for the direct path.
     child: Option<Child>,
 }
@@ -141,15 +151,24 @@ impl Running {
     }
 }
 
-fn ringway(programs: &Path, directory: &Path, services: &Services, targets: &Services) -> Result<Command, String> {
-    let [admin] = free_addresses()?;
+fn ringway(
+    programs: &Path,
+    directory: &Path,
+    admin: SocketAddr,
+    services: &Services,
+    targets: &Services,
+) -> Result<Command, String> {
     let mut text = format!("workers: 1\nadmin: {{ bind: {admin} }}\nlisteners:\n");
     for (name, address) in services.named() {
         text += &format!("  {name}: {{ bind: {address}, protocol: tcp, pool: {name} }}\n");
     }
     text += "pools:\n";
     for (name, address) in targets.named() {
-        text += &format!("  {name}: {{ backends: [{address}] }}\n");
+        // iperf3 takes a probe for a client, and serves one at a time: every probe asks the process with the other ports.
+        let port = targets.echo.port();
+        text += &format!(
+            "  {name}: {{ backends: [{address}], health_check: {{ protocol: tcp, port: {port}, interval: 1s }} }}\n"
+        );
     }
     let file = write(directory, "ringway.yaml", &text)?;
     let mut command = Command::new(programs.join("ringway"));

@@ -191,6 +191,7 @@ pub(super) fn facts(cores: Cores, command: String) -> Facts {
         .find_map(|line| line.strip_prefix("model name"))
         .unwrap_or("\t: unknown");
     let kernel = read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let congestion = read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
     let core_count = affinity_count();
     vec![
         ("date", clock::now_utc()),
@@ -206,12 +207,22 @@ pub(super) fn facts(cores: Cores, command: String) -> Facts {
                 cores.balancer, cores.load
             ),
         ),
-        ("kernel", format!("Linux {}", kernel.trim())),
+        (
+            "kernel",
+            format!("Linux {}, congestion control {}", kernel.trim(), congestion.trim()),
+        ),
         ("haproxy", first_line("haproxy", "-v")),
         ("nginx", first_line("nginx", "-v")),
         ("iperf3", first_line("iperf3", "--version")),
         ("wrk", first_line("wrk", "-v")),
-        ("ringway", format!("commit {}", commit())),
+        (
+            "ringway",
+            format!(
+                "commit {}, health of each backend checked and all metrics read every {} s",
+                commit(),
+                super::scrape::INTERVAL.as_secs()
+            ),
+        ),
     ]
 }
 

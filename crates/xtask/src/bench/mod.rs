@@ -16,6 +16,7 @@ mod options;
 mod plot;
 mod report;
 mod results;
+mod scrape;
 
 use crate::{run as program, tools};
 use balancers::{Balancer, Plan, Running};

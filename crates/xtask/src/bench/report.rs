@@ -229,12 +229,13 @@ pub(super) fn refresh_readme(
             .map_or("", |(_, value)| value.as_str())
     };
     let text = format!(
-        "{}\nMade by `{}` on {} ({}, {}; {}; {}). Every round is in `bench/results/latest.json`.\n",
+        "{}\nMade by `{}` on {} ({}, {}; Ringway at {}; {}; {}). Every round is in `bench/results/latest.json`.\n",
         tables(samples, verdicts),
         fact("command"),
         fact("date"),
         fact("cpu"),
         fact("kernel"),
+        fact("ringway"),
         fact("haproxy"),
         fact("nginx"),
     );
