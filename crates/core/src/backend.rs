@@ -161,6 +161,11 @@ impl BackendState {
         self.connections_with_room().is_some()
     }
 
+    /// Whether it has as many connections as it may.
+    pub(crate) fn is_full(&self) -> bool {
+        self.connections() >= self.orders.admission().connections_max
+    }
+
     /// How many connections there are, if one more fits and it is not kept for a trial that is under way.
     pub(crate) fn connections_with_room(&self) -> Option<u32> {
         let admission = self.orders.admission();

@@ -56,8 +56,10 @@ pub struct Choice {
 pub enum NoChoice {
     /// There is no eligible backend that was not tried yet.
     Exhausted,
-    /// Those that were not tried have as many connections as they may.
+    /// Those that were not tried have as many connections as they may, or are kept for a trial.
     Full,
+    /// Those that were not tried are all out, and each has its one connection on trial.
+    OnTrial,
 }
 
 /// A backend that may be chosen.
@@ -165,7 +167,7 @@ impl Selector {
                     });
                 }
                 Attempt::Lost => {}
-                Attempt::Nobody => return Err(NoChoice::Full),
+                Attempt::Nobody => return Err(self.why_nobody(tried)),
             }
         }
         self.choose_inexactly(tried)
@@ -187,7 +189,22 @@ impl Selector {
         least
             .and_then(|(backend, _)| claim(backend))
             .or_else(|| untried().find_map(claim))
-            .ok_or(NoChoice::Full)
+            .ok_or_else(|| self.why_nobody(tried))
+    }
+
+    /// None of the untried has room.
+    fn why_nobody(&self, tried: &Tried) -> NoChoice {
+        let untried = |backend: &&Eligible| !tried.contains(backend.index);
+        if self
+            .eligible
+            .iter()
+            .filter(untried)
+            .any(|backend| backend.state.is_full())
+        {
+            NoChoice::Full
+        } else {
+            NoChoice::OnTrial
+        }
     }
 
     #[inline]

@@ -95,7 +95,8 @@ async fn choose(
         match worker.choose(pool, client, tried) {
             Ok(choice) => return Ok(choice.reservation),
             Err(NoChoice::Exhausted) => return Err(None),
-            Err(NoChoice::Full) => {}
+            Err(NoChoice::OnTrial) if line.is_none() => return Err(None),
+            Err(NoChoice::Full | NoChoice::OnTrial) => {}
         }
     }
     match line {

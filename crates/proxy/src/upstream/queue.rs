@@ -65,8 +65,8 @@ impl Waiting<'_> {
                 Ok(choice) => return Poll::Ready(Ok(choice.reservation)),
                 Err(NoChoice::Exhausted) => return Poll::Ready(Err(None)),
                 // There may be room for others where this one has been already.
-                Err(NoChoice::Full) if !self.tried.is_empty() => place.stand_aside(),
-                Err(NoChoice::Full) => {}
+                Err(NoChoice::Full | NoChoice::OnTrial) if !self.tried.is_empty() => place.stand_aside(),
+                Err(NoChoice::Full | NoChoice::OnTrial) => {}
             }
         }
         Pin::new(&mut self.limit)

@@ -132,7 +132,7 @@ fn explain(world: &World, pair: &Pair<'_>) -> Vec<EndReason> {
     if pair.backend.is_none() {
         if control.may_be_full() {
             match control.queue {
-                None => reasons.push(EndReason::BackendsFull),
+                None => reasons.extend([EndReason::BackendsFull, EndReason::NoBackend]),
                 Some(_) => reasons.extend([EndReason::QueueFull, EndReason::QueueTimeout]),
             }
         }
