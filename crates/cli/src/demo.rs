@@ -10,8 +10,8 @@ use crate::live_screen::{Screen, colours, size};
 use crate::live_ticker::Ticker;
 use ringway_control::demo::{Backends, CHARACTERS, LoadCounts, start_load};
 use ringway_control::model::{
-    Address, Backend, Balance, Buffers, HashAlgorithm, HashRule, Health, HealthCheck, Keepalive, Listener, Model,
-    Passive, Pool, PoolIndex, Probe, ProbeHttp, Protocol, Resolve, Sessions, Target, Workers,
+    Address, Backend, Balance, Buffers, Health, HealthCheck, Listener, Model, Passive, Pool, PoolIndex, Probe,
+    ProbeHttp, Target, Workers,
 };
 use ringway_control::status::Status;
 use ringway_control::status::client::Client;
@@ -129,57 +129,27 @@ fn model(ports: &Ports, backends: &[SocketAddr]) -> Model {
             size: 16 * 1024,
         },
         drain_timeout: Duration::from_secs(1),
-        drain_delay: Duration::ZERO,
-        session_log: None,
-        listeners: listeners
-            .map(|((index, balance), &address)| listener(balance, address, PoolIndex(index)))
-            .collect(),
-        pools: ALGORITHMS.map(|balance| pool(balance, backends)).into(),
-    }
-}
-
-fn listener(balance: Balance, address: SocketAddr, pool: PoolIndex) -> Listener {
-    Listener {
-        name: balance.name().into(),
-        bind: vec![Address::Inet(address)],
-        protocol: Protocol::Tcp,
-        pool,
-        backlog: None,
-        routing_timeout: Duration::from_secs(5),
-        idle_timeout: Duration::from_secs(3_600),
-        half_closed_timeout: Duration::from_secs(60),
-        keepalive: KEEPALIVE,
-        dead_peer_timeout: Duration::from_secs(60),
-        max_connections: None,
+        ..Model::new(
+            listeners
+                .map(|((index, balance), &address)| {
+                    Listener::new(balance.name(), Address::Inet(address), PoolIndex(index))
+                })
+                .collect(),
+            ALGORITHMS.map(|balance| pool(balance, backends)).into(),
+        )
     }
 }
 
 fn pool(balance: Balance, backends: &[SocketAddr]) -> Pool {
-    let backend = |(character, &address): (&ringway_control::demo::Character, &SocketAddr)| Backend {
-        target: Target::Address(Address::Inet(address)),
-        label: character.name.into(),
-        weight: 1,
-        max_connections: None,
-        backup: false,
+    let backend = |(character, &address): (&ringway_control::demo::Character, &SocketAddr)| {
+        Backend::new(Target::Address(Address::Inet(address)), character.name)
     };
+    let backends = CHARACTERS.iter().zip(backends).map(backend);
     Pool {
-        name: balance.name().into(),
         balance,
-        hash: HashRule {
-            algorithm: HashAlgorithm::Rendezvous,
-            seed: 0,
-            max_load: None,
-        },
         connect_timeout: Duration::from_secs(2),
-        tries: 3,
-        source: Vec::new(),
-        keepalive: KEEPALIVE,
-        dead_peer_timeout: Duration::from_secs(60),
-        queue: None,
         health: health(),
-        sessions: Sessions::default(),
-        resolve: Resolve::default(),
-        backends: CHARACTERS.iter().zip(backends).map(backend).collect(),
+        ..Pool::new(balance.name(), backends.collect())
     }
 }
 
@@ -209,12 +179,6 @@ fn health() -> Health {
         fail_open: false,
     }
 }
-
-const KEEPALIVE: Keepalive = Keepalive {
-    idle: Duration::from_secs(60),
-    interval: Duration::from_secs(10),
-    count: 6,
-};
 
 /// What the view is told.
 enum Message {

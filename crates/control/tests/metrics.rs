@@ -6,7 +6,7 @@ use common::{busy, fresh, golden, model, observed};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use ringway_control::metrics::{Kind, METRICS, page, reference};
-use ringway_core::model::{Address, Backend, Target};
+use ringway_core::model::{Address, Backend};
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -104,14 +104,9 @@ fn cpu_time() -> Duration {
 #[test]
 fn a_page_of_a_thousand_backends_takes_under_20_ms_of_cpu() {
     let mut model = model();
-    let sample = model.pools[0].backends[0].clone();
     let backend = |at: u16| {
         let address = Address::Inet(([10, 1, (at >> 8) as u8, at as u8], 5432).into());
-        Backend {
-            label: address.to_string().into(),
-            target: Target::Address(address),
-            ..sample.clone()
-        }
+        Backend::at(address)
     };
     model.pools[0].backends = (0..1_000).map(backend).collect();
     let seen = observed(model);

@@ -1,7 +1,8 @@
 //! The checked configuration: what listeners, pools and backends exist and how they behave.
 //!
 //! Values of these types are correct by construction or by `ringway-config`'s check; nothing below re-validates them.
-//! Absent here on purpose: text, positions in files, defaults of the file format (those live in `ringway-config`).
+//! Absent here on purpose: text, positions in files, defaults of the file format (those live in `ringway-config`). The
+//! functions `new` give something plain to start from to whoever builds a model in code: the demo and tests.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -30,6 +31,23 @@ pub struct Model {
     pub listeners: Vec<Listener>,
     /// In the order of the file; `Listener::pool` indexes this.
     pub pools: Vec<Pool>,
+}
+
+impl Model {
+    /// One worker that is not pinned, the fewest buffers, no admin port, no session log, and no time to drain.
+    pub const fn new(listeners: Vec<Listener>, pools: Vec<Pool>) -> Self {
+        Self {
+            workers: Workers::Count(1),
+            pin: false,
+            admin: None,
+            buffers: Buffers { count: 16, size: 1024 },
+            drain_timeout: Duration::ZERO,
+            drain_delay: Duration::ZERO,
+            session_log: None,
+            listeners,
+            pools,
+        }
+    }
 }
 
 /// How many workers to start.
@@ -137,6 +155,25 @@ pub struct Listener {
     pub max_connections: Option<u32>,
 }
 
+impl Listener {
+    /// At one address, with the usual time limits and no limit on connections of its own.
+    pub fn new(name: &str, bind: Address, pool: PoolIndex) -> Self {
+        Self {
+            name: name.into(),
+            bind: vec![bind],
+            protocol: Protocol::Tcp,
+            pool,
+            backlog: None,
+            routing_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(3_600),
+            half_closed_timeout: Duration::from_secs(60),
+            keepalive: Keepalive::USUAL,
+            dead_peer_timeout: Duration::from_secs(60),
+            max_connections: None,
+        }
+    }
+}
+
 /// TCP keepalive (tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
@@ -146,6 +183,15 @@ pub struct Keepalive {
     pub interval: Duration,
     /// Unanswered probes after which the peer is gone, 1 to 127.
     pub count: u8,
+}
+
+impl Keepalive {
+    /// A peer that is gone is noticed after two minutes.
+    pub const USUAL: Self = Self {
+        idle: Duration::from_secs(60),
+        interval: Duration::from_secs(10),
+        count: 6,
+    };
 }
 
 /// Backends, how one is chosen, how it is reached.
@@ -177,6 +223,27 @@ pub struct Pool {
     pub resolve: Resolve,
     /// In the order of the file, at least one, no address or name twice.
     pub backends: Vec<Backend>,
+}
+
+impl Pool {
+    /// In turn, with the usual time limits and three tries, no queue, and nobody who judges the backends.
+    pub fn new(name: &str, backends: Vec<Backend>) -> Self {
+        Self {
+            name: name.into(),
+            balance: Balance::RoundRobin,
+            hash: HashRule::default(),
+            connect_timeout: Duration::from_secs(5),
+            tries: 3,
+            source: Vec::new(),
+            keepalive: Keepalive::USUAL,
+            dead_peer_timeout: Duration::from_secs(60),
+            queue: None,
+            health: Health::default(),
+            sessions: Sessions::default(),
+            resolve: Resolve::default(),
+            backends,
+        }
+    }
 }
 
 /// Connections that wait for a backend with room; over all workers.
@@ -356,7 +423,7 @@ impl Balance {
 }
 
 /// How [`Balance::IpHash`] maps addresses to backends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HashRule {
     /// Rendezvous unless asked otherwise; never changes by itself with the size of the pool.
     pub algorithm: HashAlgorithm,
@@ -368,9 +435,10 @@ pub struct HashRule {
 }
 
 /// The two consistent hashes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HashAlgorithm {
     /// Highest random weight (Thaler and Ravishankar, 1998): a lost backend moves only its own clients.
+    #[default]
     Rendezvous,
     /// Maglev (Eisenbud et al., NSDI 2016), table of 65,537: constant time whatever the size of the pool.
     Maglev,
@@ -389,6 +457,25 @@ pub struct Backend {
     pub max_connections: Option<u32>,
     /// Used only while no other backend of the pool is usable.
     pub backup: bool,
+}
+
+impl Backend {
+    /// One like the others: weight 1, no limit on connections, no backup.
+    pub fn new(target: Target, label: &str) -> Self {
+        Self {
+            target,
+            label: label.into(),
+            weight: 1,
+            max_connections: None,
+            backup: false,
+        }
+    }
+
+    /// The same at an address, which is its label.
+    pub fn at(address: Address) -> Self {
+        let label = address.to_string();
+        Self::new(Target::Address(address), &label)
+    }
 }
 
 /// Where a backend listens.

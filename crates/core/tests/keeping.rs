@@ -5,8 +5,8 @@ use ringway_core::backend::{BackendOrders, BackendState};
 use ringway_core::health::{Condition, Membership, PoolHealth, Report};
 use ringway_core::limits::Reserve;
 use ringway_core::model::{
-    Address, Backend, BackendIndex, Balance, Buffers, HashAlgorithm, HashRule, Health, HealthCheck, Keepalive, Model,
-    Name, Passive, Pool, Probe, Records, Resolve, Sessions, Target, Workers,
+    Address, Backend, BackendIndex, Buffers, Health, HealthCheck, Model, Name, Passive, Pool, Probe, Records, Target,
+    Workers,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,20 +20,8 @@ fn address(last: u8) -> Address {
     Address::Inet(SocketAddr::from(([10, 0, 0, last], 80)))
 }
 
-fn backend(target: Target) -> Backend {
-    Backend {
-        target,
-        label: "backend".into(),
-        weight: 1,
-        max_connections: None,
-        backup: false,
-    }
-}
-
 fn addresses(count: u8) -> Vec<Backend> {
-    (1..=count)
-        .map(|last| backend(Target::Address(address(last))))
-        .collect()
+    (1..=count).map(|last| Backend::at(address(last))).collect()
 }
 
 fn names(count: usize) -> Vec<Backend> {
@@ -41,7 +29,9 @@ fn names(count: usize) -> Vec<Backend> {
         host: format!("{at}.test").into(),
         records: Records::Addresses(80),
     };
-    (0..count).map(|at| backend(Target::Name(name(at)))).collect()
+    (0..count)
+        .map(|at| Backend::new(Target::Name(name(at)), "backend"))
+        .collect()
 }
 
 fn pool(backends: Vec<Backend>, is_probed: bool) -> Pool {
@@ -54,23 +44,6 @@ fn pool(backends: Vec<Backend>, is_probed: bool) -> Pool {
         passes: 1,
     };
     Pool {
-        name: "pool".into(),
-        balance: Balance::RoundRobin,
-        hash: HashRule {
-            algorithm: HashAlgorithm::Rendezvous,
-            seed: 0,
-            max_load: None,
-        },
-        connect_timeout: seconds(5),
-        tries: 3,
-        source: Vec::new(),
-        keepalive: Keepalive {
-            idle: seconds(60),
-            interval: seconds(10),
-            count: 6,
-        },
-        dead_peer_timeout: seconds(60),
-        queue: None,
         health: Health {
             check: is_probed.then_some(check),
             passive: Some(Passive {
@@ -81,9 +54,7 @@ fn pool(backends: Vec<Backend>, is_probed: bool) -> Pool {
             slow_start: None,
             fail_open: false,
         },
-        sessions: Sessions::default(),
-        resolve: Resolve::default(),
-        backends,
+        ..Pool::new("pool", backends)
     }
 }
 

@@ -48,34 +48,16 @@ impl Bed {
 
     fn bounded(balance: Balance, weights: &[u16], max_load: Option<u16>) -> Self {
         let backend = |(position, &weight): (usize, &u16)| Backend {
-            target: Target::Address(Address::Unix(format!("/backend/{position}").into())),
-            label: "".into(),
             weight,
-            max_connections: None,
-            backup: false,
+            ..Backend::at(Address::Unix(format!("/backend/{position}").into()))
         };
         let pool = Pool {
-            name: "".into(),
             balance,
             hash: HashRule {
-                algorithm: HashAlgorithm::Rendezvous,
-                seed: 0,
                 max_load,
+                ..HashRule::default()
             },
-            connect_timeout: Duration::ZERO,
-            tries: 3,
-            source: Vec::new(),
-            keepalive: Keepalive {
-                idle: Duration::ZERO,
-                interval: Duration::ZERO,
-                count: 1,
-            },
-            dead_peer_timeout: Duration::ZERO,
-            queue: None,
-            health: Health::default(),
-            sessions: Sessions::default(),
-            resolve: Resolve::default(),
-            backends: weights.iter().enumerate().map(backend).collect(),
+            ..Pool::new("", weights.iter().enumerate().map(backend).collect())
         };
         let state = |(at, backend): (usize, &Backend)| {
             let address = Address::Unix(format!("/backend/{at}").into());

@@ -5,10 +5,7 @@ use super::keeper::{Event, Means};
 use super::pool::KeptPool;
 use crate::probe::ProbeError;
 use ringway_core::backend::{BackendState, Registry};
-use ringway_core::model::{
-    Address, Backend, Balance, Buffers, HashAlgorithm, HashRule, Health, HealthCheck, Keepalive, Model, Pool,
-    PoolIndex, Probe, Resolve, Sessions, Target, Workers,
-};
+use ringway_core::model::{Address, Backend, Health, HealthCheck, Model, Pool, PoolIndex, Probe};
 use ringway_core::reason::EndReason;
 use ringway_core::snapshot::Snapshot;
 use std::net::SocketAddr;
@@ -18,67 +15,27 @@ use tokio::sync::mpsc;
 
 /// One backend, and one backup; one probe changes what they are.
 fn model() -> Model {
-    let second = Duration::from_secs(1);
-    let backend = |port, backup| {
-        let address = Address::Inet(SocketAddr::from(([127, 0, 0, 1], port)));
-        Backend {
-            label: address.to_string().into(),
-            target: Target::Address(address),
-            weight: 1,
-            max_connections: None,
-            backup,
-        }
+    let backend = |port, backup| Backend {
+        backup,
+        ..Backend::at(Address::Inet(SocketAddr::from(([127, 0, 0, 1], port))))
     };
     let check = HealthCheck {
         probe: Probe::Tcp,
         port: None,
         interval: Duration::from_secs(3_600),
-        timeout: second,
+        timeout: Duration::from_secs(1),
         fails: 1,
         passes: 1,
     };
     let pool = Pool {
-        name: "p".into(),
-        balance: Balance::RoundRobin,
-        hash: HashRule {
-            algorithm: HashAlgorithm::Rendezvous,
-            seed: 0,
-            max_load: None,
-        },
-        connect_timeout: second,
-        tries: 1,
-        source: Vec::new(),
-        keepalive: Keepalive {
-            idle: second,
-            interval: second,
-            count: 1,
-        },
-        dead_peer_timeout: second,
-        queue: None,
         health: Health {
             check: Some(check),
             ..Health::default()
         },
-        sessions: Sessions::default(),
-        resolve: Resolve {
-            servers: Vec::new(),
-            interval_min: second,
-            interval_max: second,
-        },
         // Nobody is asked: the probes' results are told.
-        backends: vec![backend(1, false), backend(2, true)],
+        ..Pool::new("p", vec![backend(1, false), backend(2, true)])
     };
-    Model {
-        workers: Workers::Auto,
-        pin: false,
-        admin: None,
-        buffers: Buffers { count: 16, size: 1_024 },
-        drain_timeout: second,
-        drain_delay: Duration::ZERO,
-        session_log: None,
-        listeners: Vec::new(),
-        pools: vec![pool],
-    }
+    Model::new(Vec::new(), vec![pool])
 }
 
 struct Bench {

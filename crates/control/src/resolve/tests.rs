@@ -2,12 +2,8 @@
 
 use super::fake_server::{A, AAAA, FakeServer, SRV, Script, address, addresses, alias, answers, nothing, service};
 use super::{Found, Outcome, Update, Watch, watch};
-use crate::model::{
-    Backend, Balance, Buffers, HashAlgorithm, HashRule, Health, Keepalive, Model, Name, Pool, PoolIndex, Records,
-    Resolve, Sessions, Target, Workers,
-};
+use crate::model::{Backend, Model, Name, Pool, PoolIndex, Records, Resolve, Target};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -16,58 +12,25 @@ const PATIENCE: Duration = Duration::from_secs(9);
 
 /// One pool that asks `servers`, with these names.
 pub(super) fn pool(servers: &[SocketAddr], names: &[(&str, Records)]) -> Pool {
-    let second = Duration::from_secs(1);
-    let backends = names.iter().map(|(host, records)| Backend {
-        target: Target::Name(Name {
-            host: Arc::from(*host),
-            records: *records,
-        }),
-        label: Arc::from(*host),
-        weight: 1,
-        max_connections: None,
-        backup: false,
-    });
+    let backend = |&(host, records): &(&str, Records)| {
+        let name = Name {
+            host: host.into(),
+            records,
+        };
+        Backend::new(Target::Name(name), host)
+    };
     Pool {
-        name: Arc::from("p"),
-        balance: Balance::RoundRobin,
-        hash: HashRule {
-            algorithm: HashAlgorithm::Rendezvous,
-            seed: 0,
-            max_load: None,
-        },
-        connect_timeout: second,
-        tries: 1,
-        source: Vec::new(),
-        keepalive: Keepalive {
-            idle: second,
-            interval: second,
-            count: 1,
-        },
-        dead_peer_timeout: second,
-        queue: None,
-        health: Health::default(),
-        sessions: Sessions::default(),
         resolve: Resolve {
             servers: servers.to_vec(),
-            interval_min: second,
+            interval_min: Duration::from_secs(1),
             interval_max: Duration::from_secs(3600),
         },
-        backends: backends.collect(),
+        ..Pool::new("p", names.iter().map(backend).collect())
     }
 }
 
 pub(super) fn model(pools: Vec<Pool>) -> Model {
-    Model {
-        workers: Workers::Auto,
-        pin: false,
-        admin: None,
-        buffers: Buffers { count: 16, size: 1024 },
-        drain_timeout: Duration::ZERO,
-        drain_delay: Duration::ZERO,
-        session_log: None,
-        listeners: Vec::new(),
-        pools,
-    }
+    Model::new(Vec::new(), pools)
 }
 
 /// Watches one name of one server.

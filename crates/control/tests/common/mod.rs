@@ -5,10 +5,7 @@ use ringway_control::health::Board;
 use ringway_control::metrics::Observed;
 use ringway_control::readiness::Readiness;
 use ringway_control::status::Live;
-use ringway_core::model::{
-    Address, Backend, Balance, Buffers, HashAlgorithm, HashRule, Health, Keepalive, Listener, Model, Pool, PoolIndex,
-    Protocol, Resolve, Sessions, Target, Workers,
-};
+use ringway_core::model::{Address, Backend, Buffers, Listener, Model, Pool, PoolIndex, Workers};
 use ringway_core::reason::{ConnectError, EndReason, ShedReason};
 use ringway_core::stats::WorkerStats;
 use std::path::Path;
@@ -17,76 +14,24 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) fn model() -> Model {
-    let keepalive = Keepalive {
-        idle: Duration::from_secs(60),
-        interval: Duration::from_secs(10),
-        count: 6,
-    };
-    let listener = |name: &str, port: u16, pool: usize| Listener {
-        name: name.into(),
-        bind: vec![Address::Inet(([127, 0, 0, 1], port).into())],
-        protocol: Protocol::Tcp,
-        pool: PoolIndex(pool),
-        backlog: None,
-        routing_timeout: Duration::from_secs(5),
-        idle_timeout: Duration::from_secs(3600),
-        half_closed_timeout: Duration::from_secs(60),
-        keepalive,
-        dead_peer_timeout: Duration::from_secs(60),
-        max_connections: None,
-    };
-    let backend = |label: &str, address: Address| Backend {
-        target: Target::Address(address),
-        label: label.into(),
-        weight: 1,
-        max_connections: None,
-        backup: false,
-    };
-    let inet = |port: u16| Address::Inet(([10, 0, 0, 11], port).into());
-    let pool = |name: &str, backends: Vec<Backend>| Pool {
-        name: name.into(),
-        balance: Balance::RoundRobin,
-        hash: HashRule {
-            algorithm: HashAlgorithm::Rendezvous,
-            seed: 0,
-            max_load: None,
-        },
-        connect_timeout: Duration::from_secs(5),
-        tries: 3,
-        source: Vec::new(),
-        keepalive,
-        dead_peer_timeout: Duration::from_secs(60),
-        queue: None,
-        health: Health::default(),
-        sessions: Sessions::default(),
-        resolve: Resolve::default(),
-        backends,
-    };
+    let listener =
+        |name, port: u16, pool| Listener::new(name, Address::Inet(([127, 0, 0, 1], port).into()), PoolIndex(pool));
+    let inet = |port: u16| Backend::at(Address::Inet(([10, 0, 0, 11], port).into()));
+    let web = Backend::at(Address::Unix("/run/web.sock".into()));
     Model {
         workers: Workers::Count(2),
-        pin: false,
-        admin: None,
         buffers: Buffers {
             count: 1024,
             size: 16 * 1024,
         },
         drain_timeout: Duration::from_secs(30),
-        drain_delay: Duration::ZERO,
-        session_log: None,
-        listeners: vec![listener("postgres", 5432, 0), listener("odd \"name\"\\\n", 80, 1)],
-        pools: vec![
-            pool(
-                "postgres",
-                vec![
-                    backend("10.0.0.11:5432", inet(5432)),
-                    backend("10.0.0.11:5433", inet(5433)),
-                ],
-            ),
-            pool(
-                "web",
-                vec![backend("unix:/run/web.sock", Address::Unix("/run/web.sock".into()))],
-            ),
-        ],
+        ..Model::new(
+            vec![listener("postgres", 5432, 0), listener("odd \"name\"\\\n", 80, 1)],
+            vec![
+                Pool::new("postgres", vec![inet(5432), inet(5433)]),
+                Pool::new("web", vec![web]),
+            ],
+        )
     }
 }
 

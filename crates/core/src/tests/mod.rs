@@ -26,10 +26,7 @@ mod stats;
 
 use crate::backend::BackendState;
 use crate::balance::{Candidate, Choice, ClientKey, Eligible, Selector, Tickets, Tried};
-use crate::model::{
-    Address, Backend, BackendIndex, Balance, HashAlgorithm, HashRule, Health, Keepalive, Pool, Resolve, Sessions,
-    Target,
-};
+use crate::model::{Address, Backend, BackendIndex, Balance, HashAlgorithm, HashRule, Pool, Target};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
@@ -86,25 +83,10 @@ impl Bed {
 }
 
 fn pool(balance: Balance, hash: HashRule, backends: Vec<Backend>) -> Pool {
-    let seconds = Duration::from_secs;
     Pool {
-        name: "test".into(),
         balance,
         hash,
-        connect_timeout: seconds(5),
-        tries: 3,
-        source: Vec::new(),
-        keepalive: Keepalive {
-            idle: seconds(60),
-            interval: seconds(10),
-            count: 6,
-        },
-        dead_peer_timeout: seconds(60),
-        queue: None,
-        health: Health::default(),
-        sessions: Sessions::default(),
-        resolve: Resolve::default(),
-        backends,
+        ..Pool::new("test", backends)
     }
 }
 
@@ -114,11 +96,8 @@ fn backend(position: usize, weight: u16) -> Backend {
         .to_be_bytes();
     let address = Address::Inet(SocketAddr::from(([10, 0, high, low], 5432)));
     Backend {
-        label: address.to_string().into(),
-        target: Target::Address(address),
         weight,
-        max_connections: None,
-        backup: false,
+        ..Backend::at(address)
     }
 }
 

@@ -1,7 +1,7 @@
-use super::{Bed, NOW, backend, client, hold, pool};
+use super::{Bed, NOW, backend, client, hold};
 use crate::balance::{Selector, Tickets, Tried};
 use crate::health::{Cause, Condition, Membership, PoolHealth, Report};
-use crate::model::{BackendIndex, Balance, Failback, HashAlgorithm, HashRule, HealthCheck, Passive, Pool, Probe};
+use crate::model::{BackendIndex, Balance, Failback, HealthCheck, Passive, Pool, Probe};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,13 +22,8 @@ struct Case {
 }
 
 fn checked_pool(weights: &[u16]) -> Pool {
-    let hash = HashRule {
-        algorithm: HashAlgorithm::Rendezvous,
-        seed: 0,
-        max_load: None,
-    };
     let backends = weights.iter().enumerate().map(|(at, &weight)| backend(at, weight));
-    let mut pool = pool(Balance::RoundRobin, hash, backends.collect());
+    let mut pool = Pool::new("test", backends.collect());
     pool.health.passive = Some(PASSIVE);
     pool.health.check = Some(HealthCheck {
         probe: Probe::Tcp,

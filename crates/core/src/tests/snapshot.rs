@@ -1,9 +1,7 @@
-use super::{Bed, NOW, backend, client, pool};
+use super::{Bed, NOW, backend, client};
 use crate::backend::Registry;
 use crate::balance::Tried;
-use crate::model::{
-    Backend, Balance, Buffers, HashAlgorithm, HashRule, Model, Name, Pool, Queue, Records, Target, Workers,
-};
+use crate::model::{Balance, HashAlgorithm, Model, Name, Pool, Queue, Records, Target};
 use crate::queue::Line;
 use crate::snapshot::{PoolState, PoolView, Snapshot};
 use std::sync::Arc;
@@ -78,26 +76,7 @@ fn a_new_view_wakes_the_first_in_line() {
 }
 
 fn model(pool: Pool) -> Model {
-    Model {
-        workers: Workers::Count(1),
-        pin: false,
-        admin: None,
-        buffers: Buffers { count: 16, size: 1024 },
-        drain_timeout: Duration::ZERO,
-        drain_delay: Duration::ZERO,
-        session_log: None,
-        listeners: Vec::new(),
-        pools: vec![pool],
-    }
-}
-
-fn pool_of(backends: Vec<Backend>) -> Pool {
-    let hash = HashRule {
-        algorithm: HashAlgorithm::Rendezvous,
-        seed: 0,
-        max_load: None,
-    };
-    pool(Balance::RoundRobin, hash, backends)
+    Model::new(Vec::new(), vec![pool])
 }
 
 #[test]
@@ -109,7 +88,7 @@ fn a_first_view_leaves_out_backups_and_names() {
         records: Records::Addresses(5432),
     });
     let registry = Registry::default();
-    let snapshot = Snapshot::new(model(pool_of(backends.clone())), &registry, 2);
+    let snapshot = Snapshot::new(model(Pool::new("test", backends.clone())), &registry, 2);
     let view = snapshot.pools[0].view();
     assert_eq!(view.backends.len(), 3, "a name has no address yet");
     let chosen: Vec<_> = view.selector.candidates().map(|(state, _)| &*state.label).collect();
@@ -117,7 +96,7 @@ fn a_first_view_leaves_out_backups_and_names() {
     assert!(snapshot.pools[0].line.is_none());
     // With nothing but backups (and a name), they serve.
     let rest = vec![backends[1].clone(), backends[3].clone()];
-    let snapshot = Snapshot::new(model(pool_of(rest)), &registry, 2);
+    let snapshot = Snapshot::new(model(Pool::new("test", rest)), &registry, 2);
     assert_eq!(snapshot.pools[0].view().selector.eligible_len(), 1);
 }
 
@@ -126,7 +105,7 @@ fn a_first_view_leaves_out_backups_and_names() {
 fn the_next_snapshot_has_the_same_line_and_backends_wake_it() {
     let registry = Registry::default();
     let snapshot = |max| {
-        let mut pool = pool_of(vec![backend(0, 1)]);
+        let mut pool = Pool::new("test", vec![backend(0, 1)]);
         pool.backends[0].max_connections = Some(1);
         pool.queue = Some(Queue {
             max,

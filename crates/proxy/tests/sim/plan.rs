@@ -2,8 +2,7 @@
 
 use crate::control::Control;
 use ringway_core::model::{
-    self, Backend, Balance, Buffers, Health, Keepalive, Listener, Model, Pool, PoolIndex, Protocol, Resolve, Sessions,
-    Target, Workers,
+    self, Backend, Balance, Buffers, Keepalive, Listener, Model, Pool, PoolIndex, Sessions, Target, Workers,
 };
 use ringway_runtime::sim::{Chances, Random, Welcome};
 use std::net::SocketAddr;
@@ -199,53 +198,37 @@ impl Plan {
 
     pub(crate) fn model(&self) -> Model {
         let listener = Listener {
-            name: "listener".into(),
-            bind: vec![listener_address()],
-            protocol: Protocol::Tcp,
-            pool: PoolIndex(0),
-            backlog: None,
-            routing_timeout: Duration::from_secs(5),
             idle_timeout: IDLE_TIMEOUT,
             half_closed_timeout: HALF_CLOSED_TIMEOUT,
             keepalive: KEEPALIVE,
             dead_peer_timeout: DEAD_PEER_TIMEOUT,
             max_connections: self.listener_max,
+            ..Listener::new("listener", listener_address(), PoolIndex(0))
         };
         let backend = |n| Backend {
-            target: Target::Address(backend_address(n)),
-            label: format!("backend-{n}").into(),
             weight: self.control.weights[n],
             max_connections: self.control.connections_max[n],
-            backup: false,
+            ..Backend::new(Target::Address(backend_address(n)), &format!("backend-{n}"))
         };
         let pool = Pool {
-            name: "pool".into(),
             balance: self.control.balance,
             hash: self.control.hash,
             connect_timeout: CONNECT_TIMEOUT,
             tries: self.tries,
-            source: Vec::new(),
             keepalive: KEEPALIVE,
             dead_peer_timeout: DEAD_PEER_TIMEOUT,
             queue: self.control.queue,
-            health: Health::default(),
             sessions: Sessions {
                 max_lifetime: self.control.max_lifetime,
                 ..Sessions::default()
             },
-            resolve: Resolve::default(),
-            backends: (0..self.tempers.len()).map(backend).collect(),
+            ..Pool::new("pool", (0..self.tempers.len()).map(backend).collect())
         };
         Model {
             workers: Workers::Count(self.workers as u16),
-            pin: false,
-            admin: None,
             buffers: self.buffers,
             drain_timeout: Duration::from_secs(30),
-            drain_delay: Duration::ZERO,
-            session_log: None,
-            listeners: vec![listener],
-            pools: vec![pool],
+            ..Model::new(vec![listener], vec![pool])
         }
     }
 

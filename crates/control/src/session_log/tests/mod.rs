@@ -5,7 +5,7 @@ mod trouble;
 use super::*;
 use crate::logs;
 use ringway_core::backend::BackendState;
-use ringway_core::model::{self, Address, BackendIndex, LogFormat, PoolIndex};
+use ringway_core::model::{Address, BackendIndex, Listener, LogFormat, Pool, PoolIndex};
 use ringway_core::reason::EndReason;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
@@ -375,54 +375,13 @@ fn what_waits_is_written_when_the_log_is_closed() {
 
 #[test]
 fn names_are_taken_by_position() {
-    let keepalive = model::Keepalive {
-        idle: Duration::from_secs(60),
-        interval: Duration::from_secs(10),
-        count: 6,
-    };
-    let listener = |name: &str, pool| model::Listener {
-        name: name.into(),
-        bind: vec![Address::Inet("127.0.0.1:1".parse().expect("an address"))],
-        protocol: model::Protocol::Tcp,
-        pool: PoolIndex(pool),
-        backlog: None,
-        routing_timeout: Duration::ZERO,
-        idle_timeout: Duration::ZERO,
-        half_closed_timeout: Duration::ZERO,
-        keepalive,
-        dead_peer_timeout: Duration::ZERO,
-        max_connections: None,
-    };
-    let pool = |name: &str| model::Pool {
-        name: name.into(),
-        balance: model::Balance::RoundRobin,
-        hash: model::HashRule {
-            algorithm: model::HashAlgorithm::Rendezvous,
-            seed: 0,
-            max_load: None,
-        },
-        connect_timeout: Duration::ZERO,
-        tries: 1,
-        source: Vec::new(),
-        keepalive,
-        dead_peer_timeout: Duration::ZERO,
-        queue: None,
-        health: model::Health::default(),
-        sessions: model::Sessions::default(),
-        resolve: model::Resolve::default(),
-        backends: Vec::new(),
-    };
-    let model = Model {
-        workers: model::Workers::Auto,
-        pin: false,
-        admin: None,
-        buffers: model::Buffers { count: 16, size: 1024 },
-        drain_timeout: Duration::ZERO,
-        drain_delay: Duration::ZERO,
-        session_log: None,
-        listeners: vec![listener("first", 1), listener("second", 0)],
-        pools: vec![pool("red"), pool("blue"), pool("green")],
-    };
+    let anywhere = || Address::Inet("127.0.0.1:1".parse().expect("an address"));
+    let listener = |name: &str, pool| Listener::new(name, anywhere(), PoolIndex(pool));
+    let pool = |name: &str| Pool::new(name, Vec::new());
+    let model = Model::new(
+        vec![listener("first", 1), listener("second", 0)],
+        vec![pool("red"), pool("blue"), pool("green")],
+    );
     let names = Names::from(&model);
     let texts = |names: &[Arc<str>]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
     assert_eq!(texts(&names.listeners), ["first", "second"]);
