@@ -33,16 +33,15 @@ pub(crate) enum Command {
 #[derive(Args, Debug)]
 #[command(after_help = RUN_EXIT_CODES)]
 pub(crate) struct RunArgs {
-    /// File or directory of YAML files; may be given several times
-    #[arg(short, long, value_name = "PATH", conflicts_with = "tcp")]
-    pub(crate) config: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) files: Files,
 
     /// Listener and its backends, instead of a file; may be given several times
-    #[arg(long, value_name = "BIND=BACKENDS")]
+    #[arg(long, value_name = "BIND=BACKENDS", conflicts_with = "Files")]
     pub(crate) tcp: Vec<String>,
 
     /// How backends are chosen with --tcp: round_robin unless given; the names are below
-    #[arg(long, value_name = "NAME", requires = "tcp", conflicts_with = "config")]
+    #[arg(long, value_name = "NAME", requires = "tcp", conflicts_with = "Files")]
     pub(crate) balance: Option<String>,
 
     /// Where metrics, health and status are answered, instead of what the file says
@@ -65,9 +64,27 @@ pub(crate) struct RunArgs {
 #[derive(Args, Debug)]
 #[command(after_help = CHECK_EXIT_CODES)]
 pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) files: Files,
+}
+
+/// Where a configuration is. With the option or without it, as whoever types remembers from other programs.
+#[derive(Args, Debug)]
+pub(crate) struct Files {
     /// Files or directories of YAML files; together they are one configuration
-    #[arg(value_name = "PATH", required = true)]
-    pub(crate) paths: Vec<PathBuf>,
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+
+    /// The same, as an option; may be given several times
+    #[arg(short, long, value_name = "PATH")]
+    config: Vec<PathBuf>,
+}
+
+impl Files {
+    /// All of them, those without the option first.
+    pub(crate) fn all(&self) -> Vec<PathBuf> {
+        self.paths.iter().chain(&self.config).cloned().collect()
+    }
 }
 
 #[derive(Args, Debug)]
@@ -206,3 +223,8 @@ pub(crate) const NOTHING_TO_SERVE: &str = "\
 nothing to serve: give a configuration or a listener, for example
   ringway run --config ringway.yaml
   ringway run --tcp 0.0.0.0:5432=10.0.0.11:5432,10.0.0.12:5432 --balance least_connections";
+
+/// What `check` says when it is given nothing to look at.
+pub(crate) const NOTHING_TO_CHECK: &str = "\
+nothing to check: give a configuration, for example
+  ringway check ringway.yaml";

@@ -11,7 +11,7 @@ mod live_screen;
 mod live_ticker;
 mod status;
 
-use args::{AdminArg, CheckArgs, Cli, Command, LogFormat, NOTHING_TO_SERVE, RunArgs};
+use args::{AdminArg, CheckArgs, Cli, Command, LogFormat, NOTHING_TO_CHECK, NOTHING_TO_SERVE, RunArgs};
 use clap::Parser;
 use failure::Failure;
 use ringway_config::{Checked, Diagnostic, Flags, LoadError};
@@ -52,16 +52,18 @@ fn run(args: RunArgs) -> Result<ExitCode, ExitCode> {
 
 /// Where the configuration is from, for whoever asks a running process.
 fn sources(args: &RunArgs) -> Vec<String> {
-    if args.config.is_empty() {
+    let files = args.files.all();
+    if files.is_empty() {
         return args.tcp.iter().map(|text| format!("--tcp {text}")).collect();
     }
-    args.config.iter().map(|path| path.display().to_string()).collect()
+    files.iter().map(|path| path.display().to_string()).collect()
 }
 
 /// The configuration of the files or of `--tcp`, with what other flags replace in it.
 fn load(args: &RunArgs) -> Result<Checked, Failure> {
-    let loaded = if !args.config.is_empty() {
-        ringway_config::load(&args.config)
+    let files = args.files.all();
+    let loaded = if !files.is_empty() {
+        ringway_config::load(&files)
     } else if !args.tcp.is_empty() {
         let flags = Flags {
             tcp: &args.tcp,
@@ -85,7 +87,11 @@ fn load(args: &RunArgs) -> Result<Checked, Failure> {
 }
 
 fn check(args: &CheckArgs) -> Result<ExitCode, ExitCode> {
-    let checked = ringway_config::load(&args.paths).map_err(|error| tell(&Failure::Load(error)))?;
+    let files = args.files.all();
+    if files.is_empty() {
+        return Err(tell(&Failure::Usage(NOTHING_TO_CHECK)));
+    }
+    let checked = ringway_config::load(&files).map_err(|error| tell(&Failure::Load(error)))?;
     eprint!("{}", checked.warnings);
     let backends = checked.model.pools.iter().map(|pool| pool.backends.len()).sum();
     let listeners = counted(checked.model.listeners.len(), "listener");

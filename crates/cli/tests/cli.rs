@@ -128,7 +128,8 @@ fn wrong_flags_are_refused_with_what_would_be_right() {
         (&["run", "--tcp", "a=b", "--config", "x"], "cannot be used with"),
         (&["run", "--config", "x", "--balance", "ip_hash"], "cannot be used with"),
         (&["run", "--balance", "ip_hash"], "--tcp"),
-        (&["check"], "<PATH>"),
+        (&["check"], "\n  ringway check ringway.yaml\n"),
+        (&["run", "--tcp", "a=b", "x"], "cannot be used with"),
         (
             &["status", "--admin", "9900"],
             "an address with a port, like 127.0.0.1:9900",
@@ -145,8 +146,11 @@ fn wrong_flags_are_refused_with_what_would_be_right() {
 #[test]
 fn check_sums_up_what_it_accepts() {
     let folder = Folder::new("good");
-    let (code, out, said) = outcome(&["check", &folder.file("ringway.yaml", GOOD)]);
-    assert_eq!((code, &*out, &*said), (0, "ok: 2 listeners, 2 pools, 5 backends\n", ""));
+    let file = folder.file("ringway.yaml", GOOD);
+    for args in [&["check", &file] as &[&str], &["check", "--config", &file]] {
+        let (code, out, said) = outcome(args);
+        assert_eq!((code, &*out, &*said), (0, "ok: 2 listeners, 2 pools, 5 backends\n", ""));
+    }
 }
 
 #[test]
