@@ -179,6 +179,8 @@ pub struct RuntimeStats {
     pub buffers_out: Counter,
     /// Bytes that relays copied out of buffers because those were short, and still hold.
     pub bytes_spilled: Counter,
+    /// Bytes of streams that were passed on without being copied. Counted by relays as they go.
+    pub bytes_spliced: Counter,
     /// Receives that ended because the buffer ring was dry.
     pub buffers_dry: Counter,
     /// Readers that wait for buffers now.

@@ -11,7 +11,7 @@ use ringway_core::health::{Change, Condition, Membership, PoolHealth, Report};
 use ringway_core::model::{self, BackendIndex, Balance, Failback, OnBackendDown, PoolIndex, Target};
 use ringway_core::reason::EndReason;
 use ringway_core::snapshot::PoolView;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
@@ -205,6 +205,7 @@ impl KeptPool {
         };
         let now = means.now();
         let first = !self.found.contains_key(&position);
+        let before = self.addresses(position);
         match outcome {
             Outcome::Failed(_) => {
                 self.found.entry(position).or_default();
@@ -237,12 +238,27 @@ impl KeptPool {
                 self.replace(position, indexes, means);
             }
         }
+        let moved = moved(&before, &self.addresses(position));
+        match moved {
+            // At the start there may be thousands of names.
+            Some(words) if first => tracing::debug!(pool, name, "the name was resolved: {words}"),
+            Some(words) => tracing::info!(pool, name, "the name's addresses have changed: {words}"),
+            None => {}
+        }
         let is_resolved = self.found.get(&position).is_some_and(|found| !found.is_empty());
         if let Some(board) = means.board.pools()[self.index.0].names.get_mut(&position) {
             board.outcome = words;
             board.is_resolved = is_resolved;
         }
         self.dirty = true;
+    }
+
+    /// What a name stands for, in text, in order.
+    fn addresses(&self, position: usize) -> BTreeSet<String> {
+        let found = self.found.get(&position).into_iter().flatten();
+        found
+            .filter_map(|&backend| Some(self.health.member(backend)?.state.address.to_string()))
+            .collect()
     }
 
     /// Addresses that no name and no line of the configuration has any more are drained.
@@ -265,7 +281,13 @@ impl KeptPool {
     /// Time has passed.
     pub(super) fn tick(&mut self, means: &Means) {
         let mut changed = self.health.tick(means.now());
-        for gone in self.health.take_drained() {
+        // Not before workers were told: until then one may still be chosen, and must be known.
+        let drained = if self.dirty {
+            Vec::new()
+        } else {
+            self.health.take_drained()
+        };
+        for gone in drained {
             let model = &means.snapshot.model.pools[self.index.0];
             means.registry.forget(&model.name, &gone.address);
             self.windows.remove(&gone.index.0);
@@ -432,6 +454,21 @@ impl KeptPool {
             backends.push(board);
         }
     }
+}
+
+/// In words what came and what went; `None`: nothing did.
+fn moved(before: &BTreeSet<String>, after: &BTreeSet<String>) -> Option<String> {
+    let list = |from: &BTreeSet<String>, without: &BTreeSet<String>| {
+        let listed: Vec<&str> = from.difference(without).map(String::as_str).collect();
+        listed.join(", ")
+    };
+    let (came, gone) = (list(after, before), list(before, after));
+    let words: Vec<String> = [("new: ", came), ("gone: ", gone)]
+        .into_iter()
+        .filter(|(_, list)| !list.is_empty())
+        .map(|(what, list)| what.to_owned() + &list)
+        .collect();
+    (!words.is_empty()).then(|| words.join("; "))
 }
 
 /// Of the shared clock; enough for 584 years.

@@ -1,10 +1,7 @@
 use super::*;
 use crate::resolve::Found;
 use ringway_core::backend::Registry;
-use ringway_core::model::{
-    Backend, Buffers, HashAlgorithm, HashRule, Health, HealthCheck, Keepalive, Model, Name, Pool, Probe, Records,
-    Resolve, Sessions, Workers,
-};
+use ringway_core::model::{Backend, Health, HealthCheck, Model, Name, Pool, Probe, Records, Sessions};
 use ringway_core::snapshot::Snapshot;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,15 +14,9 @@ const fn seconds(seconds: u64) -> Duration {
 
 /// A pool of one name, whose addresses are probed; down after one failure, and then its sessions are closed.
 fn model() -> Model {
-    let backend = Backend {
-        target: Target::Name(Name {
-            host: "db.test".into(),
-            records: Records::Addresses(80),
-        }),
-        label: "db.test:80".into(),
-        weight: 1,
-        max_connections: None,
-        backup: false,
+    let name = Name {
+        host: "db.test".into(),
+        records: Records::Addresses(80),
     };
     let check = HealthCheck {
         probe: Probe::Tcp,
@@ -36,23 +27,6 @@ fn model() -> Model {
         passes: 1,
     };
     let pool = Pool {
-        name: "pool".into(),
-        balance: Balance::RoundRobin,
-        hash: HashRule {
-            algorithm: HashAlgorithm::Rendezvous,
-            seed: 0,
-            max_load: None,
-        },
-        connect_timeout: seconds(1),
-        tries: 1,
-        source: Vec::new(),
-        keepalive: Keepalive {
-            idle: seconds(60),
-            interval: seconds(10),
-            count: 6,
-        },
-        dead_peer_timeout: seconds(60),
-        queue: None,
         health: Health {
             check: Some(check),
             ..Health::default()
@@ -61,20 +35,9 @@ fn model() -> Model {
             on_backend_down: OnBackendDown::Close,
             ..Sessions::default()
         },
-        resolve: Resolve::default(),
-        backends: vec![backend],
+        ..Pool::new("pool", vec![Backend::new(Target::Name(name), "db.test:80")])
     };
-    Model {
-        workers: Workers::Count(1),
-        pin: false,
-        admin: None,
-        buffers: Buffers { count: 16, size: 1024 },
-        drain_timeout: seconds(1),
-        drain_delay: seconds(0),
-        session_log: None,
-        listeners: Vec::new(),
-        pools: vec![pool],
-    }
+    Model::new(Vec::new(), vec![pool])
 }
 
 struct Bed {
@@ -114,12 +77,17 @@ impl Bed {
     }
 
     fn resolve(&mut self, last_bytes: &[u8]) {
+        self.hear(last_bytes);
+        self.pool.publish(&self.means);
+    }
+
+    /// The same without telling workers.
+    fn hear(&mut self, last_bytes: &[u8]) {
         let found = last_bytes.iter().map(|&last| Found {
             address: SocketAddr::from(([127, 0, 0, last], 80)),
             weight: None,
         });
         self.pool.resolved(0, &Outcome::Found(found.collect()), &self.means);
-        self.pool.publish(&self.means);
     }
 
     fn state(&self, at: usize) -> Arc<BackendState> {
@@ -149,6 +117,21 @@ async fn an_address_that_comes_back_before_it_has_left_is_probed_again() {
 }
 
 #[tokio::test]
+async fn a_backend_that_leaves_is_known_for_as_long_as_workers_may_choose_it() {
+    let mut bed = Bed::new();
+    bed.resolve(&[1]);
+    bed.hear(&[2]);
+    bed.pool.tick(&bed.means);
+    assert!(
+        bed.pool.health.member(BackendIndex(0)).is_some(),
+        "workers still choose it"
+    );
+    bed.pool.publish(&bed.means);
+    bed.pool.tick(&bed.means);
+    assert!(bed.pool.health.member(BackendIndex(0)).is_none());
+}
+
+#[tokio::test]
 async fn sessions_are_closed_once_nothing_new_goes_there_and_workers_are_woken_once() {
     let mut bed = Bed::new();
     bed.resolve(&[1, 2]);
@@ -163,4 +146,23 @@ async fn sessions_are_closed_once_nothing_new_goes_there_and_workers_are_woken_o
         assert_eq!(reason, EndReason::BackendDown.index());
     }
     assert_eq!(bed.woken.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn what_came_and_what_went_is_said_in_words() {
+    let set = |addresses: &[&str]| addresses.iter().map(|&address| address.to_owned()).collect();
+    let (a, b, c) = ("10.0.0.1:80", "10.0.0.2:80", "[2001:db8::3]:80");
+    for (before, after, words) in [
+        (set(&[]), set(&[]), None),
+        (set(&[a, b]), set(&[a, b]), None),
+        (set(&[]), set(&[b, a]), Some("new: 10.0.0.1:80, 10.0.0.2:80")),
+        (set(&[a, b]), set(&[b]), Some("gone: 10.0.0.1:80")),
+        (
+            set(&[a, b]),
+            set(&[b, c]),
+            Some("new: [2001:db8::3]:80; gone: 10.0.0.1:80"),
+        ),
+    ] {
+        assert_eq!(moved(&before, &after).as_deref(), words, "{before:?} to {after:?}");
+    }
 }

@@ -360,6 +360,14 @@ pub const METRICS: &[Metric] = &[
         collect: |seen, out| seen.each_worker(out, |runtime| &runtime.bytes_spilled),
     },
     Metric {
+        name: "ringway_runtime_spliced_bytes_total",
+        kind: Kind::Counter,
+        labels: &["worker"],
+        help: "Bytes of bulk transfers that were passed on without being copied. A worker that has used less than a third \
+               of its core copies instead, which is faster; so this grows where a worker is busy.",
+        collect: |seen, out| seen.each_worker(out, |runtime| &runtime.bytes_spliced),
+    },
+    Metric {
         name: "ringway_runtime_buffers_dry_total",
         kind: Kind::Counter,
         labels: &["worker"],

@@ -193,6 +193,7 @@ impl Direction {
         };
         let emptied = pipe.is_empty();
         self.count(tally, taken);
+        worker.stats.runtime.bytes_spliced.add(u64::from(taken));
         if emptied {
             self.lose_pipe();
         } else {
