@@ -6,12 +6,12 @@ use ringway_tests::client::{many, run};
 use ringway_tests::exchange::{Order, Plan, run_many};
 use ringway_tests::namespace::Namespace;
 use ringway_tests::process::wait_for;
-use ringway_tests::program::Dir;
+use ringway_tests::program::{Dir, Launch, run as run_program};
 use ringway_tests::ringway::Ringway;
 use ringway_tests::scope::{Turn, figure, is_root};
 use ringway_tests::setup::Setup;
 use ringway_tests::wire::{Dial, End};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -374,5 +374,76 @@ fn a_connection_aborted_before_its_backend_answers_leaks_nothing() {
             }
         }),
     );
+    ringway.finish();
+}
+
+/// What the kernel says of the connections that this filter finds: receive buffer and congestion control.
+fn sockets(filter: &str) -> Vec<(u64, String)> {
+    let filters: Vec<&str> = filter.split_whitespace().collect();
+    let launch = Launch::default();
+    let args = [&["-tinmOH", "state", "established"], &*filters].concat();
+    let (status, out) = run_program(&launch, "ss", &args, SOON);
+    assert!(status.success(), "ss: {out}");
+    out.lines()
+        .filter_map(|line| {
+            let (_, memory) = line.split_once("skmem:(")?;
+            let (memory, rest) = memory.split_once(')')?;
+            let buffer = memory.split(',').find_map(|field| field.strip_prefix("rb"))?;
+            Some((buffer.parse().ok()?, rest.split_whitespace().next()?.to_owned()))
+        })
+        .collect()
+}
+
+/// A sysctl of the network, as text.
+fn sysctl(name: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/sys/net/{name}")).expect("a sysctl");
+    text.trim().to_owned()
+}
+
+/// Between peers on one machine nothing is gained by timers, nor by a long window. A connection that is no stream stays
+/// as the kernel made it.
+#[test]
+fn a_stream_to_a_near_sink_is_not_paced_and_its_source_has_a_short_window() {
+    let _turn = Turn::start(
+        "a_stream_to_a_near_sink_is_not_paced_and_its_source_has_a_short_window",
+        Duration::from_secs(60),
+    );
+    let sink = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let backend = Address::Inet(sink.local_addr().expect("bound"));
+    let reader = std::thread::spawn(move || {
+        let (mut stream, _) = sink.accept().expect("one connection");
+        std::io::copy(&mut stream, &mut std::io::sink()).expect("bytes to the end")
+    });
+    let (setup, front) = Setup::simple("round_robin", &[&backend]);
+    let ringway = Ringway::start(&setup);
+    let mut client = std::net::TcpStream::connect(front.to_string()).expect("connects");
+    let to_backend = format!("dport = :{}", backend.port());
+    let from_client = format!("sport = :{}", front.port());
+    let system = sysctl("ipv4/tcp_congestion_control");
+    let mut sent = 1;
+    client.write_all(&[1]).expect("room");
+    let seen = wait_for(SOON, || sockets(&to_backend).pop()).expect("the relay is connected");
+    assert_eq!(seen.1, system, "before it is a stream");
+
+    let unpaced = if system.starts_with("bbr") { "reno" } else { &*system };
+    // The kernel doubles what is asked for, which it bounds (socket(7)).
+    let rmem_max: u64 = sysctl("core/rmem_max").parse().expect("a number");
+    let window = (2 * rmem_max).min(1024 * 1024);
+    let chunk = vec![7; 1024 * 1024];
+    let mut seen = None;
+    let found = wait_for(Duration::from_secs(30), || {
+        client.write_all(&chunk).expect("the relay takes it");
+        sent += chunk.len() as u64;
+        let (sink, source) = (sockets(&to_backend).pop()?, sockets(&from_client).pop()?);
+        let is_it = sink.1 == unpaced && source.0 == window;
+        seen = Some((sink, source));
+        is_it.then_some(())
+    });
+    assert!(
+        found.is_some(),
+        "wanted {unpaced} and a window of {window}, after {sent} bytes: {seen:?}"
+    );
+    drop(client);
+    assert_eq!(reader.join().expect("no panic"), sent);
     ringway.finish();
 }

@@ -103,8 +103,9 @@ pub struct TcpInfo {
     pub unanswered: u32,
     /// Bytes that the kernel holds for the peer: not sent yet, or not acknowledged (SIOCOUTQ, tcp(7)).
     pub outgoing: u32,
-    /// The smoothed round-trip time; zero if none was measured.
-    pub round_trip: Duration,
+    /// The shortest round-trip time of late (net.ipv4.tcp_min_rtt_wlen, five minutes): how far away the peer is, without
+    /// what waits in queues on the way. Zero if the kernel does not say; more than an hour if none was measured.
+    pub round_trip_min: Duration,
 }
 
 /// Finds out whether another process (or an earlier listener of this one) holds an address, although SO_REUSEPORT
@@ -267,7 +268,7 @@ pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Option<TcpInfo> {
         last_heard: Duration::from_millis(u64::from(info.tcpi_last_ack_recv.min(info.tcpi_last_data_recv))),
         unanswered: u32::from(info.tcpi_probes.max(info.tcpi_retransmits)),
         outgoing: outgoing(fd),
-        round_trip: Duration::from_micros(info.tcpi_rtt.into()),
+        round_trip_min: Duration::from_micros(info.tcpi_min_rtt.into()),
     })
 }
 

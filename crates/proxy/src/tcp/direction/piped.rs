@@ -46,9 +46,9 @@ enum Arrival {
     Seen,
 }
 
-/// Unknown is not near.
+/// How far away it is, not how long its queues are now. Unknown is not near.
 fn is_near(info: TcpInfo) -> bool {
-    info.round_trip <= NEAR && !info.round_trip.is_zero()
+    info.round_trip_min <= NEAR && !info.round_trip_min.is_zero()
 }
 
 impl Direction {

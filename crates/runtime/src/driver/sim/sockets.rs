@@ -176,7 +176,7 @@ impl Sim {
             last_heard,
             unanswered,
             outgoing: u32::try_from(outgoing).unwrap_or(u32::MAX),
-            round_trip: Duration::ZERO,
+            round_trip_min: Duration::ZERO,
         })
     }
 
