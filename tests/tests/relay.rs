@@ -11,6 +11,7 @@ use ringway_tests::ringway::Ringway;
 use ringway_tests::scope::{Turn, figure, is_root};
 use ringway_tests::setup::Setup;
 use ringway_tests::wire::{Dial, End};
+use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Write};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -378,7 +379,7 @@ fn a_connection_aborted_before_its_backend_answers_leaks_nothing() {
 }
 
 /// What the kernel says of the connections that this filter finds: receive buffer and congestion control.
-fn sockets(filter: &str) -> Vec<(u64, String)> {
+fn sockets(filter: &str) -> Vec<(usize, String)> {
     let filters: Vec<&str> = filter.split_whitespace().collect();
     let launch = Launch::default();
     let args = [&["-tinmOH", "state", "established"], &*filters].concat();
@@ -394,56 +395,67 @@ fn sockets(filter: &str) -> Vec<(u64, String)> {
         .collect()
 }
 
-/// A sysctl of the network, as text.
-fn sysctl(name: &str) -> String {
-    let text = std::fs::read_to_string(format!("/proc/sys/net/{name}")).expect("a sysctl");
-    text.trim().to_owned()
+/// The receive buffer that this system grants for half a mebibyte, which it doubles (socket(7)).
+fn granted() -> usize {
+    let scratch = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    scratch
+        .set_recv_buffer_size(512 * 1024)
+        .expect("granted in part at least");
+    scratch.recv_buffer_size().expect("getsockopt")
 }
 
 /// Between peers on one machine nothing is gained by timers, nor by a long window. A connection that is no stream stays
 /// as the kernel made it.
 #[test]
-fn a_stream_to_a_near_sink_is_not_paced_and_its_source_has_a_short_window() {
+fn a_stream_to_a_near_sink_leaves_bbr_and_its_source_has_a_short_window() {
+    const WINDOW: usize = 1024 * 1024;
     let _turn = Turn::start(
-        "a_stream_to_a_near_sink_is_not_paced_and_its_source_has_a_short_window",
+        "a_stream_to_a_near_sink_leaves_bbr_and_its_source_has_a_short_window",
         Duration::from_secs(60),
     );
     let sink = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let backend = Address::Inet(sink.local_addr().expect("bound"));
-    let reader = std::thread::spawn(move || {
-        let (mut stream, _) = sink.accept().expect("one connection");
-        std::io::copy(&mut stream, &mut std::io::sink()).expect("bytes to the end")
+    std::thread::spawn(move || {
+        for stream in sink.incoming() {
+            let mut stream = stream.expect("a connection");
+            std::thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
+        }
     });
     let (setup, front) = Setup::simple("round_robin", &[&backend]);
     let ringway = Ringway::start(&setup);
-    let mut client = std::net::TcpStream::connect(front.to_string()).expect("connects");
     let to_backend = format!("dport = :{}", backend.port());
     let from_client = format!("sport = :{}", front.port());
-    let system = sysctl("ipv4/tcp_congestion_control");
-    let mut sent = 1;
-    client.write_all(&[1]).expect("room");
-    let seen = wait_for(SOON, || sockets(&to_backend).pop()).expect("the relay is connected");
-    assert_eq!(seen.1, system, "before it is a stream");
-
-    let unpaced = if system.starts_with("bbr") { "reno" } else { &*system };
-    // The kernel doubles what is asked for, which it bounds (socket(7)).
-    let rmem_max: u64 = sysctl("core/rmem_max").parse().expect("a number");
-    let window = (2 * rmem_max).min(1024 * 1024);
-    let chunk = vec![7; 1024 * 1024];
-    let mut seen = None;
-    let found = wait_for(Duration::from_secs(30), || {
-        client.write_all(&chunk).expect("the relay takes it");
-        sent += chunk.len() as u64;
-        let (sink, source) = (sockets(&to_backend).pop()?, sockets(&from_client).pop()?);
-        let is_it = sink.1 == unpaced && source.0 == window;
-        seen = Some((sink, source));
-        is_it.then_some(())
+    let system = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").expect("a sysctl");
+    let system = system.trim();
+    if !system.starts_with("bbr") {
+        println!("the congestion control here is {system}, which must stay: this half of the test cannot fail");
+    }
+    let unpaced = if system.starts_with("bbr") { "reno" } else { system };
+    let is_bounded = granted() >= WINDOW;
+    if !is_bounded {
+        println!("net.core.rmem_max is below what is asked for, so that no window must be bounded");
+    }
+    // One whose handshake was held up by a busy machine is not near.
+    let mut seen = Vec::new();
+    let found = (0..5).any(|_| {
+        let mut client = std::net::TcpStream::connect(front.to_string()).expect("connects");
+        client.write_all(&[1]).expect("room");
+        let look = || Some((sockets(&to_backend).pop()?, sockets(&from_client).pop()?));
+        let (sink, source) = wait_for(SOON, look).expect("the relay is connected");
+        assert_eq!(sink.1, system, "before it is a stream");
+        assert_ne!(source.0, WINDOW, "before it is a stream");
+        let chunk = vec![7; 4 * WINDOW];
+        let found = (0..10).any(|_| {
+            client.write_all(&chunk).expect("the relay takes it");
+            let (sink, source) = look().expect("both are there");
+            let is_it = sink.1 == unpaced && (source.0 == WINDOW) == is_bounded;
+            seen.push((sink, source));
+            is_it
+        });
+        drop(client);
+        wait_for(SOON, || sockets(&to_backend).is_empty().then_some(())).expect("the relay is over");
+        found
     });
-    assert!(
-        found.is_some(),
-        "wanted {unpaced} and a window of {window}, after {sent} bytes: {seen:?}"
-    );
-    drop(client);
-    assert_eq!(reader.join().expect("no panic"), sent);
+    assert!(found, "wanted {unpaced} and a window of {WINDOW}: {seen:?}");
     ringway.finish();
 }

@@ -161,9 +161,9 @@ impl BackendState {
         self.connections_with_room().is_some()
     }
 
-    /// Whether it has as many connections as it may.
-    pub(crate) fn is_full(&self) -> bool {
-        self.connections() >= self.orders.admission().connections_max
+    /// Whether it is kept for a trial that is under way.
+    pub(crate) fn is_kept_for_trial(&self) -> bool {
+        self.orders.admission().trial & TRIAL_BITS == TRIAL_TAKEN
     }
 
     /// How many connections there are, if one more fits and it is not kept for a trial that is under way.

@@ -222,6 +222,17 @@ fn a_limit_is_never_exceeded() {
     }
 }
 
+/// Whoever is refused was refused because it was full, also when there is room again a moment later.
+#[test]
+fn what_was_full_is_never_taken_for_a_trial() {
+    loom::model(|| {
+        let bed = Bed::new(Balance::LeastConnections, &[1]);
+        bed.states[0].orders.set_connections_max(Some(1));
+        let refused = workers(&bed, 1, |bed| bed.choose().err());
+        assert!(refused.into_iter().flatten().all(|reason| reason == NoChoice::Full));
+    });
+}
+
 /// Round robin reserves without comparing counts, and passes over whoever is full.
 #[test]
 fn a_full_backend_is_passed_over() {

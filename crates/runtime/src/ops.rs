@@ -182,7 +182,8 @@ impl Stream {
     }
 
     /// Bounds what the kernel receives ahead of us, in bytes with the kernel's own overhead, for good: it does not grow
-    /// the buffer by itself any more.
+    /// the buffer by itself any more. Nothing happens where net.core.rmem_max allows less (socket(7)): shorter than asked
+    /// would only be slower.
     ///
     /// # Errors
     /// The error of setsockopt(2).
@@ -192,15 +193,17 @@ impl Stream {
         reactor.driver.bound_receive_buffer(fd, bytes)
     }
 
-    /// Lets the kernel send as acknowledgements come, where its congestion control would send by timers (BBR): Reno takes
-    /// its place, for good. For a peer so near that a timer costs more than it spares.
+    /// Puts Reno in BBR's place, for good; any other congestion control stays. BBR sends at the rate that it has
+    /// measured, by timers. The kernel goes on with its timers, but at Reno's rate, 1.2 to 2 times what the window
+    /// allows: one that is seldom reached. For a peer so near that timers cost more than they spare.
     ///
     /// # Errors
-    /// The error of getsockopt(2) or setsockopt(2) with TCP_CONGESTION (tcp(7)); EPERM if Reno is not allowed here.
-    pub fn stop_pacing(&self) -> Result<(), Errno> {
+    /// The error of getsockopt(2) or setsockopt(2) with TCP_CONGESTION (tcp(7)); EPERM if Reno is not allowed here
+    /// (net.ipv4.tcp_allowed_congestion_control).
+    pub fn leave_bbr(&self) -> Result<(), Errno> {
         let mut reactor = self.runtime.reactor.borrow_mut();
         let fd = reactor.fd(&self.socket);
-        reactor.driver.stop_pacing(fd)
+        reactor.driver.leave_bbr(fd)
     }
 
     /// What the kernel knows of the connection; `None` if it is not TCP.

@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// An address that a killed process held with an accept in flight stays bound for some milliseconds.
@@ -106,6 +107,8 @@ pub struct TcpInfo {
     /// The shortest round-trip time of late (net.ipv4.tcp_min_rtt_wlen, five minutes): how far away the peer is, without
     /// what waits in queues on the way. Zero if the kernel does not say; more than an hour if none was measured.
     pub round_trip_min: Duration,
+    /// The smoothed round-trip time, queues on the way included. Zero if none was measured.
+    pub round_trip: Duration,
 }
 
 /// Finds out whether another process (or an earlier listener of this one) holds an address, although SO_REUSEPORT
@@ -231,9 +234,27 @@ pub(crate) fn set_connection_options(socket: &Socket, options: &SocketOptions) -
     Ok(())
 }
 
-/// Puts Reno in the place of a congestion control that sends by timers, which in Linux is BBR. Any other was chosen for
-/// what it does, and stays.
-pub(crate) fn stop_pacing(socket: &Socket) -> io::Result<()> {
+/// Bounds a receive buffer, unless the system allows less than that.
+pub(crate) fn bound_receive_buffer(socket: &Socket, bytes: u32) -> io::Result<()> {
+    // The kernel doubles what it is told, for its own overhead (socket(7)).
+    let told = bytes as usize / 2;
+    static LARGEST: OnceLock<usize> = OnceLock::new();
+    let largest = *LARGEST.get_or_init(|| largest_receive_buffer().unwrap_or(0));
+    if largest < bytes as usize {
+        return Ok(());
+    }
+    socket.set_recv_buffer_size(told)
+}
+
+/// What the system allows: asked of a socket, as net.core.rmem_max cannot be read in every container.
+fn largest_receive_buffer() -> io::Result<usize> {
+    let scratch = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), None)?;
+    scratch.set_recv_buffer_size(i32::MAX as usize / 2)?;
+    scratch.recv_buffer_size()
+}
+
+/// Puts Reno in BBR's place. Any other congestion control was chosen for what it does, and stays.
+pub(crate) fn leave_bbr(socket: &Socket) -> io::Result<()> {
     if socket.tcp_congestion()?.starts_with(b"bbr") {
         socket.set_tcp_congestion(b"reno")?;
     }
@@ -269,6 +290,7 @@ pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Option<TcpInfo> {
         unanswered: u32::from(info.tcpi_probes.max(info.tcpi_retransmits)),
         outgoing: outgoing(fd),
         round_trip_min: Duration::from_micros(info.tcpi_min_rtt.into()),
+        round_trip: Duration::from_micros(info.tcpi_rtt.into()),
     })
 }
 
@@ -410,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_congestion_control_that_paces_is_replaced() {
+    fn only_bbr_is_replaced() {
         for (before, after) in [
             ("reno", "reno"),
             ("cubic", "cubic"),
@@ -422,7 +444,11 @@ mod tests {
                 println!("left out, as {before} cannot be had here: {error}");
                 continue;
             }
-            stop_pacing(&socket).expect("Reno is allowed");
+            if let Err(error) = leave_bbr(&socket) {
+                assert_eq!(errno_of(&error), Errno(libc::EPERM), "nothing else is in the way");
+                println!("left out, as Reno is not allowed here");
+                continue;
+            }
             let name = socket.tcp_congestion().expect("getsockopt");
             // The kernel pads the name with zeros.
             assert_eq!(

@@ -281,7 +281,7 @@ impl KeptPool {
     /// Time has passed.
     pub(super) fn tick(&mut self, means: &Means) {
         let mut changed = self.health.tick(means.now());
-        // Not before workers were told: until then one may still be chosen, and must be known.
+        // Not before workers were told: until then one may be chosen, and should be known.
         let drained = if self.dirty {
             Vec::new()
         } else {
@@ -456,11 +456,20 @@ impl KeptPool {
     }
 }
 
+/// Addresses in one line of the log.
+const LISTED_MAX: usize = 8;
+
 /// In words what came and what went; `None`: nothing did.
 fn moved(before: &BTreeSet<String>, after: &BTreeSet<String>) -> Option<String> {
     let list = |from: &BTreeSet<String>, without: &BTreeSet<String>| {
         let listed: Vec<&str> = from.difference(without).map(String::as_str).collect();
-        listed.join(", ")
+        let left_out = listed.len().saturating_sub(LISTED_MAX);
+        let words = listed[..listed.len() - left_out].join(", ");
+        if left_out > 0 {
+            format!("{words} and {left_out} more")
+        } else {
+            words
+        }
     };
     let (came, gone) = (list(after, before), list(before, after));
     let words: Vec<String> = [("new: ", came), ("gone: ", gone)]

@@ -152,7 +152,9 @@ async fn sessions_are_closed_once_nothing_new_goes_there_and_workers_are_woken_o
 fn what_came_and_what_went_is_said_in_words() {
     let set = |addresses: &[&str]| addresses.iter().map(|&address| address.to_owned()).collect();
     let (a, b, c) = ("10.0.0.1:80", "10.0.0.2:80", "[2001:db8::3]:80");
+    let many = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "a", "b"];
     for (before, after, words) in [
+        (set(&many), set(&[]), Some("gone: 1, 2, 3, 4, 5, 6, 7, 8 and 3 more")),
         (set(&[]), set(&[]), None),
         (set(&[a, b]), set(&[a, b]), None),
         (set(&[]), set(&[b, a]), Some("new: 10.0.0.1:80, 10.0.0.2:80")),

@@ -56,9 +56,9 @@ pub struct Choice {
 pub enum NoChoice {
     /// There is no eligible backend that was not tried yet.
     Exhausted,
-    /// Those that were not tried have as many connections as they may, or are kept for a trial.
+    /// Those that were not tried have as many connections as they may, or some of them are kept for a trial.
     Full,
-    /// Those that were not tried are all out, and each has its one connection on trial.
+    /// Those that were not tried are all out, and each is kept for a trial that is under way.
     OnTrial,
 }
 
@@ -195,15 +195,12 @@ impl Selector {
     /// None of the untried has room.
     fn why_nobody(&self, tried: &Tried) -> NoChoice {
         let untried = |backend: &&Eligible| !tried.contains(backend.index);
-        if self
-            .eligible
-            .iter()
-            .filter(untried)
-            .any(|backend| backend.state.is_full())
-        {
-            NoChoice::Full
-        } else {
+        // Whoever was full may have room again by now: that alone is no sign of a trial.
+        let is_kept = |backend: &Eligible| backend.state.is_kept_for_trial();
+        if self.eligible.iter().filter(untried).all(is_kept) {
             NoChoice::OnTrial
+        } else {
+            NoChoice::Full
         }
     }
 

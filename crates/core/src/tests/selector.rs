@@ -178,7 +178,7 @@ fn one_connection_tries_a_backend_on_trial_and_the_others_go_elsewhere() {
     }
 }
 
-/// With nothing left but trials that are under way the pool has no backend to offer; one that is full says so first.
+/// With nothing left but trials that are under way the pool has no backend to offer; one that is full says so.
 #[test]
 fn trials_under_way_are_not_taken_for_full_backends() {
     for bed in beds(&[1, 1]) {
@@ -189,6 +189,7 @@ fn trials_under_way_are_not_taken_for_full_backends() {
         let choose = |n| selector.choose(client(n), &Tried::default(), NOW);
         let _held = [0, 1].map(|n| choose(n).expect("a trial is open"));
         assert_eq!(choose(2).err(), Some(NoChoice::OnTrial), "{:?}", bed.pool.balance);
+        bed.states[0].orders.set_trial(false);
         bed.states[0].orders.set_connections_max(Some(1));
         assert_eq!(choose(3).err(), Some(NoChoice::Full), "{:?}", bed.pool.balance);
     }

@@ -81,7 +81,7 @@ pub(crate) async fn connect(session: &Session, pool: PoolIndex, client: ClientKe
     Err(failed)
 }
 
-/// The backend for the next try. `Err(None)`: there is no other left to try.
+/// The backend for the next try. `Err(None)`: there is no other left to try, or the others are kept for trials.
 async fn choose(
     worker: &WorkerState,
     pool: PoolIndex,

@@ -134,8 +134,13 @@ impl Control {
 
     /// All backends may be full, or kept for a trial.
     pub(crate) fn may_be_full(&self) -> bool {
+        self.connections_max.iter().any(Option::is_some) || self.may_be_on_trial()
+    }
+
+    /// Backends may be kept for a trial.
+    pub(crate) fn may_be_on_trial(&self) -> bool {
         let trial = |(_, act): &(Duration, Act)| matches!(act, Act::Trial(_, true));
-        self.connections_max.iter().any(Option::is_some) || self.acts.iter().any(trial)
+        self.acts.iter().any(trial)
     }
 }
 

@@ -62,6 +62,10 @@ const REGRESSIONS: &[(u64, &str)] = &[
         0x49e,
         "memory of small buffers that was given back took lent neighbours of the same page with it",
     ),
+    (
+        0x222,
+        "a session whose first try had failed while all others were on trial ended as if none had been tried",
+    ),
 ];
 
 /// What a run of worlds saw.

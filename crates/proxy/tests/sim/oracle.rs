@@ -132,7 +132,12 @@ fn explain(world: &World, pair: &Pair<'_>) -> Vec<EndReason> {
     if pair.backend.is_none() {
         if control.may_be_full() {
             match control.queue {
-                None => reasons.extend([EndReason::BackendsFull, EndReason::NoBackend]),
+                None => {
+                    reasons.push(EndReason::BackendsFull);
+                    if control.may_be_on_trial() {
+                        reasons.push(EndReason::NoBackend);
+                    }
+                }
                 Some(_) => reasons.extend([EndReason::QueueFull, EndReason::QueueTimeout]),
             }
         }

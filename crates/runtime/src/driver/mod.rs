@@ -210,9 +210,9 @@ impl Driver {
         delegate!(self, driver => driver.send_room(fd))
     }
 
-    /// Nothing is sent by timers from now on.
-    pub(crate) fn stop_pacing(&mut self, fd: Fd) -> Result<(), Errno> {
-        delegate!(self, driver => driver.stop_pacing(fd))
+    /// Reno instead of BBR.
+    pub(crate) fn leave_bbr(&mut self, fd: Fd) -> Result<(), Errno> {
+        delegate!(self, driver => driver.leave_bbr(fd))
     }
 
     /// Bounds what the kernel receives ahead of us.

@@ -12,8 +12,8 @@ use crate::errno::{Errno, outcome};
 use crate::remote::EventFd;
 use crate::slab::Token;
 use crate::socket::{
-    SendRoom, SocketOptions, TcpInfo, errno_of, from_sock_addr, send_room, set_connection_options, stop_pacing,
-    tcp_info, to_sock_addr,
+    SendRoom, SocketOptions, TcpInfo, bound_receive_buffer, errno_of, from_sock_addr, leave_bbr, send_room,
+    set_connection_options, tcp_info, to_sock_addr,
 };
 use crate::sys;
 use crate::time::Time;
@@ -379,13 +379,12 @@ impl Uring {
         send_room(fd)
     }
 
-    pub(crate) fn stop_pacing(&mut self, fd: Fd) -> Result<(), Errno> {
-        self.direct(fd, stop_pacing)
+    pub(crate) fn leave_bbr(&mut self, fd: Fd) -> Result<(), Errno> {
+        self.direct(fd, leave_bbr)
     }
 
     pub(crate) fn bound_receive_buffer(&mut self, fd: Fd, bytes: u32) -> Result<(), Errno> {
-        // The kernel doubles what it is told, for its own overhead (socket(7)).
-        self.direct(fd, |socket| socket.set_recv_buffer_size(bytes as usize / 2))
+        self.direct(fd, |socket| bound_receive_buffer(socket, bytes))
     }
 
     pub(crate) fn tcp_info(&mut self, fd: Fd) -> Option<TcpInfo> {

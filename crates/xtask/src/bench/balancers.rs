@@ -6,7 +6,7 @@
 
 use super::guard::Child;
 use super::load::Backends;
-use super::scrape::Scraper;
+use super::scrape::{self, Scraper};
 use super::{host, load};
 use crate::tools;
 use std::io::{ErrorKind, Read, Write};
@@ -165,9 +165,9 @@ fn ringway(
     text += "pools:\n";
     for (name, address) in targets.named() {
         // iperf3 takes a probe for a client, and serves one at a time: every probe asks the process with the other ports.
-        let port = targets.echo.port();
+        let (port, interval) = (targets.echo.port(), scrape::INTERVAL.as_secs());
         text += &format!(
-            "  {name}: {{ backends: [{address}], health_check: {{ protocol: tcp, port: {port}, interval: 1s }} }}\n"
+            "  {name}: {{ backends: [{address}], health_check: {{ protocol: tcp, port: {port}, interval: {interval}s }} }}\n"
         );
     }
     let file = write(directory, "ringway.yaml", &text)?;

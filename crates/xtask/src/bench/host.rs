@@ -218,7 +218,7 @@ pub(super) fn facts(cores: Cores, command: String) -> Facts {
         (
             "ringway",
             format!(
-                "commit {}, health of each backend checked and all metrics read every {} s",
+                "commit {}, with a probe for each backend and all metrics read every {} s",
                 commit(),
                 super::scrape::INTERVAL.as_secs()
             ),

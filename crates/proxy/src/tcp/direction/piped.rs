@@ -10,7 +10,7 @@ use crate::state::WorkerState;
 use crate::tcp::books::Tally;
 use ringway_core::limits::PIPES_PER_WORKER;
 use ringway_runtime::faults::{Fault, active};
-use ringway_runtime::{Errno, Once, Pipe, Stream, TcpInfo};
+use ringway_runtime::{Errno, Once, Pipe, Stream};
 use std::pin::Pin;
 use std::task::Context;
 use std::time::Duration;
@@ -21,11 +21,13 @@ const FILL_MIN: u32 = 4096;
 const SHORT_SHARE: u32 = 4;
 
 /// A source as near as this needs no long window: it would only be filled, and what waits there has left the caches by
-/// the time it is sent. A sink as near needs no pacing: acknowledgements come faster than timers.
+/// the time it is sent.
 const NEAR: Duration = Duration::from_micros(250);
 /// What the kernel receives ahead from a source so near, in bytes with the kernel's own overhead: at `NEAR` still more
 /// than 16 Gbit/s.
 const NEAR_WINDOW: u32 = 1024 * 1024;
+/// A sink as near as this is on the same machine, or next to it: nothing is gained by timers, which is how BBR sends.
+const HERE: Duration = Duration::from_micros(50);
 
 /// What a spliced stream needs.
 #[derive(Debug, Default)]
@@ -46,9 +48,9 @@ enum Arrival {
     Seen,
 }
 
-/// How far away it is, not how long its queues are now. Unknown is not near.
-fn is_near(info: TcpInfo) -> bool {
-    info.round_trip_min <= NEAR && !info.round_trip_min.is_zero()
+/// Unknown, which is zero, is not near.
+fn is_within(round_trip: Duration, limit: Duration) -> bool {
+    round_trip <= limit && !round_trip.is_zero()
 }
 
 impl Direction {
@@ -70,12 +72,14 @@ impl Direction {
                 self.copies = true;
                 return true;
             };
-            // Both fail when the connection is over, which the next splice tells.
-            if is_near(from) {
+            // Both fail when the connection is over, which the next splice tells; the second also where Reno is not
+            // allowed: then it stays as it is.
+            if is_within(from.round_trip, NEAR) {
                 let _ = source.bound_receive_buffer(NEAR_WINDOW);
             }
-            if is_near(to) {
-                let _ = sink.stop_pacing();
+            // How far away it is, not how long its queues are now.
+            if is_within(to.round_trip_min, HERE) {
+                let _ = sink.leave_bbr();
             }
             self.piped = Some(Box::default());
         }

@@ -141,8 +141,8 @@ impl Sim {
         Duration::from_nanos(now / TURN * busy + (now % TURN).min(busy))
     }
 
-    /// Nothing is paced here.
-    pub(crate) fn stop_pacing(&mut self, fd: Fd) -> Result<(), Errno> {
+    /// There is no congestion here, and no control of it.
+    pub(crate) fn leave_bbr(&mut self, fd: Fd) -> Result<(), Errno> {
         let mut kernel = self.call();
         kernel.stream_of(self.ring, fd, "TCP_CONGESTION").map(|_| ())
     }
@@ -177,6 +177,7 @@ impl Sim {
             unanswered,
             outgoing: u32::try_from(outgoing).unwrap_or(u32::MAX),
             round_trip_min: Duration::ZERO,
+            round_trip: Duration::ZERO,
         })
     }
 
