@@ -5,7 +5,7 @@
 //! returned ones are published again before the next system call, last returned first, so that a lightly loaded worker
 //! touches few pages. Unsafe module: turns buffer numbers into slices and writes the ring shared with the kernel.
 
-use crate::memory::Mapping;
+use crate::memory::{Mapping, PAGE};
 use io_uring::types::BufRingEntry;
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -20,8 +20,12 @@ pub const BUFFERS_MIN: u16 = 16;
 pub const BUFFERS_MAX: u16 = 32_768;
 /// Bytes of all buffers together: lengths and counts of what is received fit 32 bits with room to spare.
 pub const BUFFER_BYTES_MAX: u64 = 1 << 30;
-/// Buffers published at first; doubled each time the ring runs dry although idle buffers exist.
-const PUBLISHED_FIRST: u16 = 256;
+/// Buffers published at first; doubled each time the ring runs dry although idle buffers exist. Few, as those in use are
+/// used in turn: what was received into any of them shall still be in the cache when its turn comes again.
+const PUBLISHED_FIRST: u16 = 64;
+/// Bytes between one buffer and the next, for buffers of whole pages: three lines of the cache. Without them all
+/// buffers would begin in the same few sets of it, and throw each other out.
+const SKEW: usize = 192;
 /// See `BufferRing::bundle_max`.
 const BUNDLE_MAX: u32 = 64 * 1024;
 const NONE: u16 = u16::MAX;
@@ -78,6 +82,8 @@ impl Links {
 pub(crate) struct BufferRing {
     memory: Mapping,
     size: u32,
+    /// From the start of one buffer to that of the next.
+    stride: usize,
     count: u16,
     pieces: Box<[Cell<Piece>]>,
     /// Neither published nor lent.
@@ -133,6 +139,7 @@ impl BufferRing {
         assert!(size.is_power_of_two(), "buffers: size {size}");
         let bytes = u64::from(count) * u64::from(size);
         assert!(bytes <= BUFFER_BYTES_MAX, "buffers: {bytes} bytes together");
+        let stride = stride(size);
         let unused = Piece {
             next: NONE,
             offset: 0,
@@ -140,8 +147,9 @@ impl BufferRing {
             lent: false,
         };
         Ok(Self {
-            memory: Mapping::new(usize::from(count) * size as usize)?,
+            memory: Mapping::new(usize::from(count) * stride)?,
             size,
+            stride,
             count,
             pieces: vec![Cell::new(unused); usize::from(count)].into(),
             idle: RefCell::new((0..count).rev().collect()),
@@ -206,7 +214,6 @@ impl BufferRing {
     /// them, and the kernel gets fresh pages when it writes.
     pub(crate) fn give_back(&self) {
         self.target.set(PUBLISHED_FIRST.min(self.count));
-        let size = self.size as usize;
         let mut buffer = 0;
         while buffer < usize::from(self.count) {
             let run = self.pieces[buffer..]
@@ -214,7 +221,7 @@ impl BufferRing {
                 .take_while(|piece| !piece.get().lent)
                 .count();
             if run > 0 {
-                self.memory.forget(buffer * size, run * size);
+                self.memory.forget(buffer * self.stride, run * self.stride);
             }
             buffer += run + 1;
         }
@@ -233,9 +240,7 @@ impl BufferRing {
         let mut any = false;
         while ring.tail.wrapping_sub(ring.head) < target {
             let Some(buffer) = idle.pop() else { break };
-            let address = self
-                .memory
-                .range(usize::from(buffer) * self.size as usize, self.size as usize);
+            let address = self.range(buffer, 0, self.size);
             ring.write(buffer, address, self.size);
             any = true;
         }
@@ -296,9 +301,7 @@ impl BufferRing {
             "the kernel was given buffer {buffer}, which is lent out"
         );
         ring.used = ring.used.wrapping_add(1);
-        let start = self
-            .memory
-            .range(usize::from(buffer) * self.size as usize, self.size as usize);
+        let start = self.range(buffer, 0, self.size);
         // SAFETY: the buffer was published and not used yet, and is not lent (asserted above), so no slice of it
         // exists: it is in nobody's hands but ours. The range is inside the mapping.
         fill(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.size as usize) });
@@ -417,8 +420,7 @@ impl BufferRing {
                 return None;
             }
             let piece = self.pieces[usize::from(next)].get();
-            let start = usize::from(next) * self.size as usize + piece.offset as usize;
-            let start = self.memory.range(start, piece.len as usize);
+            let start = self.range(next, piece.offset, piece.len);
             next = piece.next;
             // SAFETY: the buffer is lent (it is in `links`, which borrows it for 'a), so neither the kernel nor
             // anybody else writes to it until it is given back, which takes `&mut` or ownership of `links`.
@@ -426,11 +428,23 @@ impl BufferRing {
         })
     }
 
+    /// `len` bytes of a buffer, `offset` bytes behind its start; both together at most its size.
+    fn range(&self, buffer: u16, offset: u32, len: u32) -> NonNull<u8> {
+        self.memory
+            .range(usize::from(buffer) * self.stride + offset as usize, len as usize)
+    }
+
     /// Keeps the memory for ever, because the kernel may still write into it.
     pub(crate) fn leak(&mut self) {
         self.memory.leak();
         self.published.borrow_mut().entries.leak();
     }
+}
+
+/// From the start of a buffer to that of the next, in bytes. Small buffers stand in different sets as it is.
+fn stride(size: u32) -> usize {
+    let size = size as usize;
+    if size.is_multiple_of(PAGE) { size + SKEW } else { size }
 }
 
 impl SharedRing {
@@ -534,5 +548,29 @@ impl fmt::Debug for Leases {
             .field("bytes", &self.bytes())
             .field("buffers", &self.buffers())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// A first-level cache finds its set by the address within a page: buffers that all begin at the same one share a
+    /// dozen lines.
+    #[test]
+    fn buffers_in_use_begin_in_different_sets_of_the_cache() {
+        for size in [1024, 4096, 16 * 1024] {
+            let ring = BufferRing::shared(BufferOptions { count: 256, size }).expect("memory");
+            let set = |buffer| ring.range(buffer, 0, size).as_ptr().addr() % PAGE / 64;
+            let sets: BTreeSet<usize> = (0..PUBLISHED_FIRST).map(set).collect();
+            let expected = if size == 1024 { 4 } else { 64 };
+            assert_eq!(sets.len(), expected, "{size} bytes");
+            let ends = (0..255).all(|n| {
+                let end = ring.range(n, 0, size).as_ptr().addr() + size as usize;
+                end <= ring.range(n + 1, 0, size).as_ptr().addr()
+            });
+            assert!(ends, "buffers of {size} bytes overlap");
+        }
     }
 }

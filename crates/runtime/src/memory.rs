@@ -4,7 +4,7 @@ use std::io;
 use std::ptr::{self, NonNull};
 
 /// The smallest page of any Linux; on systems with greater ones the kernel refuses what is not a whole page of theirs.
-const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 
 /// Zeroed, page-aligned memory that is resident only where it was touched. Child processes do not have it.
 #[derive(Debug)]
