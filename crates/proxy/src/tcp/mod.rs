@@ -4,6 +4,7 @@ pub mod accept;
 mod books;
 mod close;
 mod direction;
+mod near;
 mod opening;
 mod queue;
 pub mod relay;

@@ -6,6 +6,7 @@
 
 use super::books::Books;
 use super::direction::{Direction, Found, NoDelay};
+use super::near;
 use super::opening::{Opening, Seen};
 use crate::state::WorkerState;
 use ringway_core::model::Keepalive;
@@ -55,7 +56,8 @@ pub struct Relay {
     active_at: Time,
     /// When the backend was chosen. What was ordered before is not about this session, however long it had waited.
     chosen_at: Time,
-    keepalive_set: bool,
+    /// It has lasted: what only longer connections are worth was set.
+    stood: bool,
     pub(super) opening: Opening,
 }
 
@@ -76,7 +78,7 @@ impl Relay {
             timer_runs: false,
             active_at: now,
             chosen_at: Time::from_nanos(now.as_nanos().saturating_sub(connect_time.as_nanos() as u64)),
-            keepalive_set: false,
+            stood: false,
             opening: Opening::new(connect_time),
         }
     }
@@ -230,13 +232,18 @@ impl Relay {
 
     /// What only time tells.
     fn check(&mut self, now: Time, worker: &WorkerState, limits: &Limits, books: &Books<'_>) -> Option<EndReason> {
-        if !self.keepalive_set {
+        if !self.stood {
             self.opening.stood(worker, books);
             // Fails on UNIX sockets, which need none, and on a connection that broke, which its receive will tell.
             let _ = self
                 .backend
                 .set_options(&crate::convert::connection(&limits.backend_keepalive));
-            self.keepalive_set = true;
+            for peer in [&self.client, &self.backend] {
+                if let Some(info) = peer.tcp_info() {
+                    near::send_without_timers(peer, info);
+                }
+            }
+            self.stood = true;
         }
         let up = self
             .up

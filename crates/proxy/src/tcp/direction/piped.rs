@@ -8,26 +8,17 @@
 use super::{Direction, Sending};
 use crate::state::WorkerState;
 use crate::tcp::books::Tally;
+use crate::tcp::near;
 use ringway_core::limits::PIPES_PER_WORKER;
 use ringway_runtime::faults::{Fault, active};
 use ringway_runtime::{Errno, Once, Pipe, Stream};
 use std::pin::Pin;
 use std::task::Context;
-use std::time::Duration;
 
 /// The least that is asked for at a time, however little the sink says it has room for.
 const FILL_MIN: u32 = 4096;
 /// A batch is short when it is less than this part of a receive that makes a stream: it is taken as soon as it comes.
 const SHORT_SHARE: u32 = 4;
-
-/// A source as near as this needs no long window: it would only be filled, and what waits there has left the caches by
-/// the time it is sent.
-const NEAR: Duration = Duration::from_micros(250);
-/// What the kernel receives ahead from a source so near, in bytes with the kernel's own overhead: at `NEAR` still more
-/// than 16 Gbit/s.
-const NEAR_WINDOW: u32 = 1024 * 1024;
-/// A sink as near as this is on the same machine, or next to it: nothing is gained by timers, which is how BBR sends.
-const HERE: Duration = Duration::from_micros(50);
 
 /// What a spliced stream needs.
 #[derive(Debug, Default)]
@@ -46,11 +37,6 @@ enum Arrival {
     Awaited(Once),
     /// Something is there to be received, or has been.
     Seen,
-}
-
-/// Unknown, which is zero, is not near.
-fn is_within(round_trip: Duration, limit: Duration) -> bool {
-    round_trip <= limit && !round_trip.is_zero()
 }
 
 impl Direction {
@@ -72,15 +58,8 @@ impl Direction {
                 self.copies = true;
                 return true;
             };
-            // Both fail when the connection is over, which the next splice tells; the second also where Reno is not
-            // allowed: then it stays as it is.
-            if is_within(from.round_trip, NEAR) {
-                let _ = source.bound_receive_buffer(NEAR_WINDOW);
-            }
-            // How far away it is, not how long its queues are now.
-            if is_within(to.round_trip_min, HERE) {
-                let _ = sink.leave_bbr();
-            }
+            near::receive_less_ahead(source, from);
+            near::send_without_timers(sink, to);
             self.piped = Some(Box::default());
         }
         let Some(piped) = &mut self.piped else { return true };
