@@ -213,11 +213,18 @@ impl Shared {
             return false;
         };
         let mut begin = [0; PROBE.len()];
-        let Ok(peeked) = stream.peek(&mut begin).await else {
-            return false;
-        };
-        if PROBE.starts_with(&begin[..peeked]) {
-            return false;
+        // A request may come in pieces, and the first of them may be the beginning of both kinds.
+        for _ in 0..PIECES_MAX {
+            let Ok(peeked) = stream.peek(&mut begin).await else {
+                return false;
+            };
+            if !PROBE.starts_with(&begin[..peeked]) {
+                break;
+            }
+            if peeked == 0 || peeked == PROBE.len() {
+                return false;
+            }
+            sleep(PIECE).await;
         }
         self.connections.set(self.connections.get() + 1);
         self.connections.get().is_multiple_of(one_in)
@@ -248,5 +255,8 @@ impl Shared {
     }
 }
 
+/// How long, and how often, the rest of a request's beginning is waited for.
+const PIECE: Duration = Duration::from_millis(1);
+const PIECES_MAX: u32 = 100;
 /// How the request of a probe begins.
 const PROBE: &[u8] = b"GET /health";
