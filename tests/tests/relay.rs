@@ -428,7 +428,7 @@ fn sink() -> Address {
     address
 }
 
-/// A connection of few bytes leaves BBR as well, on both sides, once it has lasted.
+/// A connection that is no stream leaves BBR as well, on both sides, once it has lasted a second and done something.
 #[test]
 fn a_connection_that_lasts_leaves_bbr_between_near_peers() {
     let _turn = Turn::start(
@@ -444,7 +444,7 @@ fn a_connection_that_lasts_leaves_bbr_between_near_peers() {
     // One whose handshake was held up by a busy machine is not near.
     let found = (0..5).any(|_| {
         let mut client = std::net::TcpStream::connect(front.to_string()).expect("connects");
-        client.write_all(&[1]).expect("room");
+        client.write_all(&[1; 32 * 1024]).expect("room");
         let both = || Some((sockets(&to_backend).pop()?.1, sockets(&to_client).pop()?.1));
         let first = wait_for(SOON, both).expect("the relay is connected");
         let left = wait_for(SOON, || {

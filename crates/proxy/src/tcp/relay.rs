@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// How often a relay that cannot make progress looks at its connections, and when a new one sets keepalive.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes both ways by the first check that make a connection worth some calls more.
+const BUSY_BYTES: u64 = 16 * 1024;
 /// Over this time sessions on backups are closed when other backends are back: all at once would be a storm of connects.
 const FAILBACK_SPREAD: Duration = Duration::from_secs(60);
 
@@ -238,9 +240,12 @@ impl Relay {
             let _ = self
                 .backend
                 .set_options(&crate::convert::connection(&limits.backend_keepalive));
-            for peer in [&self.client, &self.backend] {
-                if let Some(info) = peer.tcp_info() {
-                    near::send_without_timers(peer, info);
+            // Not for those that do little: thousands that idle would pay for it at the same time.
+            if self.up.moved + self.down.moved >= BUSY_BYTES {
+                for peer in [&self.client, &self.backend] {
+                    if let Some(info) = peer.tcp_info() {
+                        near::send_without_timers(peer, info);
+                    }
                 }
             }
             self.stood = true;
