@@ -213,18 +213,16 @@ impl Shared {
             return false;
         };
         let mut begin = [0; PROBE.len()];
-        // A request may come in pieces, and the first of them may be the beginning of both kinds.
+        // A request may come in pieces.
         for _ in 0..PIECES_MAX {
             let Ok(peeked) = stream.peek(&mut begin).await else {
                 return false;
             };
-            if !PROBE.starts_with(&begin[..peeked]) {
-                break;
+            match Beginning::of(&begin[..peeked]) {
+                Beginning::Nothing | Beginning::Probe => return false,
+                Beginning::Either => sleep(PIECE).await,
+                Beginning::Request => break,
             }
-            if peeked == 0 || peeked == PROBE.len() {
-                return false;
-            }
-            sleep(PIECE).await;
         }
         self.connections.set(self.connections.get() + 1);
         self.connections.get().is_multiple_of(one_in)
@@ -260,3 +258,28 @@ const PIECE: Duration = Duration::from_millis(1);
 const PIECES_MAX: u32 = 100;
 /// How the request of a probe begins.
 const PROBE: &[u8] = b"GET /health";
+
+/// What the first bytes of a connection tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// It has ended.
+    Nothing,
+    /// Too few to tell.
+    Either,
+    Probe,
+    Request,
+}
+
+impl Beginning {
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        if bytes.is_empty() {
+            Self::Nothing
+        } else if bytes.starts_with(PROBE) {
+            Self::Probe
+        } else if PROBE.starts_with(bytes) {
+            Self::Either
+        } else {
+            Self::Request
+        }
+    }
+}
