@@ -11,7 +11,7 @@ use super::{host, load};
 use crate::tools;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -77,11 +77,24 @@ impl Services {
 /// A balancer and the ports that it will take.
 pub(super) struct Plan {
     balancer: Balancer,
+    /// Where Ringway writes its session log.
+    session_log: Option<PathBuf>,
 }
 
 impl Plan {
     pub(super) fn fresh(balancer: Balancer) -> Self {
-        Self { balancer }
+        Self {
+            balancer,
+            session_log: None,
+        }
+    }
+
+    /// Ringway as otherwise, with a session log.
+    pub(super) fn logging(file: PathBuf) -> Self {
+        Self {
+            balancer: Balancer::Ringway,
+            session_log: Some(file),
+        }
     }
 
     /// Starts it on `core` and returns when a connection through it was echoed.
@@ -111,12 +124,20 @@ impl Plan {
         };
         let [admin] = free_addresses()?;
         let mut command = match balancer {
-            Balancer::Ringway => ringway(programs, directory, admin, &services, &targets)?,
+            Balancer::Ringway => ringway(
+                programs,
+                directory,
+                admin,
+                &services,
+                &targets,
+                self.session_log.as_deref(),
+            )?,
             Balancer::Haproxy => haproxy(directory, &services, &targets)?,
             Balancer::Nginx => nginx(directory, &services, &targets)?,
             _ => naive(programs, &services, &targets),
         };
-        let log = directory.join(format!("{}.log", balancer.option()));
+        let variant = if self.session_log.is_some() { "-logging" } else { "" };
+        let log = directory.join(format!("{}{variant}.log", balancer.option()));
         let mut child = Child::spawn(&mut command, core, log, false)?;
         wait_until_echoed(echo, &mut child).map_err(|e| format!("{}: {e}", balancer.title()))?;
         let scraper = (balancer == Balancer::Ringway)
@@ -157,8 +178,15 @@ fn ringway(
     admin: SocketAddr,
     services: &Services,
     targets: &Services,
+    session_log: Option<&Path>,
 ) -> Result<Command, String> {
-    let mut text = format!("workers: 1\nadmin: {{ bind: {admin} }}\nlisteners:\n");
+    let mut text = format!("workers: 1\nadmin: {{ bind: {admin} }}\n");
+    let mut name = "ringway.yaml";
+    if let Some(file) = session_log {
+        name = "ringway-logging.yaml";
+        text += &format!("session_log: \"{}\"\n", file.display());
+    }
+    text += "listeners:\n";
     for (name, address) in services.named() {
         text += &format!("  {name}: {{ bind: {address}, protocol: tcp, pool: {name} }}\n");
     }
@@ -170,7 +198,7 @@ fn ringway(
             "  {name}: {{ backends: [{address}], health_check: {{ protocol: tcp, port: {port}, interval: {interval}s }} }}\n"
         );
     }
-    let file = write(directory, "ringway.yaml", &text)?;
+    let file = write(directory, name, &text)?;
     let mut command = Command::new(programs.join("ringway"));
     command.args(["run", "--config"]).arg(file);
     Ok(command)

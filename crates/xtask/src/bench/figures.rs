@@ -57,7 +57,7 @@ const NGINX: Against = Against::One(Balancer::Nginx);
 
 use Against::{Better, Nothing};
 use Bound::{AtLeast, AtMost};
-use Metric::{BulkDown, BulkUp, Idle, Short, Small64};
+use Metric::{BulkDown, BulkUp, Idle, SessionLog, Short, Small64};
 
 pub(super) const FIGURES: &[Figure] = &[
     aiming(
@@ -101,6 +101,13 @@ pub(super) const FIGURES: &[Figure] = &[
     aiming(
         figure("short connections, CPU each", Short, "cpu_us", Better, AtMost(1.0)),
         0.93,
+    ),
+    figure(
+        "short connections with the session log, CPU to those without",
+        SessionLog,
+        "cpu_ratio",
+        Nothing,
+        AtMost(1.03),
     ),
     figure(
         "idle connection, bytes of process memory",

@@ -16,6 +16,8 @@ pub(super) struct Settings {
     /// With the idle ones of five balancers their remembered ends (TIME_WAIT, two each) must stay below the kernel's
     /// usual limit of 131,072 in a minute, or closing would cost less for whoever comes last.
     pub(super) short_connections: u32,
+    /// In each turn of the session log's measurement.
+    pub(super) logged_connections: u32,
     pub(super) idle_connections: u32,
 }
 
@@ -25,6 +27,7 @@ impl Settings {
         small_seconds: 4,
         small1_seconds: 3,
         short_connections: 8_000,
+        logged_connections: 3_000,
         idle_connections: 4_000,
     };
     /// Two minutes with everything around it.
@@ -33,6 +36,7 @@ impl Settings {
         small_seconds: 2,
         small1_seconds: 1,
         short_connections: 4_000,
+        logged_connections: 1_000,
         idle_connections: 4_000,
     };
 }
@@ -95,6 +99,7 @@ impl Bench {
         let seconds = self.settings;
         let result = match metric {
             Metric::Short => self.short(running),
+            Metric::SessionLog => self.session_log(running),
             Metric::Small1 => self.small(running, 1, seconds.small1_seconds),
             Metric::Small64 => self.small(running, 64, seconds.small_seconds),
             Metric::BulkUp => self.bulk(running, false),
@@ -122,6 +127,49 @@ impl Bench {
         values.insert("p99_us", seen.p99_us);
         values.insert("errors", seen.errors);
         Ok(values)
+    }
+
+    /// Short connections through `without` and through a process that writes a line for each, in short turns, so that
+    /// what the machine does besides meets both. Both clocks are read when all lines are written.
+    fn session_log(&self, without: &Running) -> Result<Values, String> {
+        const TURNS: usize = 16;
+        let file = self.directory.join("sessions.log");
+        // Of the round before.
+        let _ = std::fs::remove_file(&file);
+        let with = self.start_balancer(Plan::logging(file.clone()))?;
+        let (before, watches) = (
+            lines_in(&file)?,
+            [Watch::start(without, self.cores)?, Watch::start(&with, self.cores)?],
+        );
+        let (mut counts, mut errors) = ([0.0; 2], 0.0);
+        for turn in 0..TURNS {
+            for which in [turn % 2, 1 - turn % 2] {
+                let target = [without, &with][which].services.short;
+                let seen = self.loader.short(target, self.settings.logged_connections)?;
+                counts[which] += seen.connections;
+                errors += seen.errors;
+            }
+        }
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while lines_in(&file)? - before < counts[1] as usize {
+            if Instant::now() > deadline {
+                return Err(format!(
+                    "{} lines for {} sessions",
+                    lines_in(&file)? - before,
+                    counts[1]
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let [without, with] = watches.map(Watch::stop);
+        let per_connection = |cost: Cost, count: f64| cost.cpu.unwrap_or_default().as_secs_f64() * 1e6 / count;
+        let (without, with) = (per_connection(without?, counts[0]), per_connection(with?, counts[1]));
+        Ok(Values::from([
+            ("cpu_us", with),
+            ("cpu_us_without", without),
+            ("cpu_ratio", with / without),
+            ("errors", errors),
+        ]))
     }
 
     fn small(&self, running: &Running, connections: u32, seconds: u32) -> Result<Values, String> {
@@ -180,6 +228,11 @@ impl Bench {
         }
         Ok(values)
     }
+}
+
+fn lines_in(file: &Path) -> Result<usize, String> {
+    let bytes = std::fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+    Ok(bytes.iter().filter(|&&byte| byte == b'\n').count())
 }
 
 /// The balancer's memory once it has stopped changing (returned buffers, closed connections), after 2 s at most.

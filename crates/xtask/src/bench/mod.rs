@@ -112,7 +112,7 @@ fn all_rounds(bench: &Bench, options: &Options) -> Vec<Sample> {
                     .map(|&b| (b, bench.start_balancer(Plan::fresh(b))))
                     .collect();
             }
-            for &balancer in &order {
+            for &balancer in order.iter().filter(|&&balancer| metric.is_taken_of(balancer)) {
                 let outcome = match running.iter().find(|(b, _)| *b == balancer) {
                     Some((_, Ok(running))) => bench.measure(metric, running),
                     Some((_, Err(message))) => Err(message.clone()),

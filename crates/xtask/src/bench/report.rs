@@ -29,6 +29,11 @@ const ROWS: &[(&str, Metric, &str)] = &[
     ("short connections, p99 µs", Metric::Short, "p99_us"),
     ("short connections, errors", Metric::Short, "errors"),
     (
+        "short connections with the session log, CPU to those without",
+        Metric::SessionLog,
+        "cpu_ratio",
+    ),
+    (
         "idle connection, bytes of process memory",
         Metric::Idle,
         "process_bytes",
@@ -69,6 +74,7 @@ pub(super) fn json(facts: &Facts, samples: &[Sample], verdicts: &[Verdict], sett
         "small_seconds": settings.small_seconds,
         "small1_seconds": settings.small1_seconds,
         "short_connections": settings.short_connections,
+        "logged_connections": settings.logged_connections,
         "idle_connections": settings.idle_connections,
     });
     let report = json!({

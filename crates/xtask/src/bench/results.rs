@@ -11,6 +11,8 @@ pub(super) enum Metric {
     Idle,
     /// Connect, one request, one response, close; 64 at once.
     Short,
+    /// The same through Ringway with its session log and without, in turns.
+    SessionLog,
     /// Keep-alive requests over one connection.
     Small1,
     /// Keep-alive requests over 64 connections.
@@ -22,19 +24,29 @@ pub(super) enum Metric {
 }
 
 impl Metric {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Idle,
         Self::Short,
+        Self::SessionLog,
         Self::Small1,
         Self::Small64,
         Self::BulkUp,
         Self::BulkDown,
     ];
 
+    /// Whether there is something to measure of it.
+    pub(super) const fn is_taken_of(self, balancer: Balancer) -> bool {
+        match self {
+            Self::SessionLog => matches!(balancer, Balancer::Ringway),
+            _ => true,
+        }
+    }
+
     /// In `--only`.
     pub(super) const fn option(self) -> &'static str {
         match self {
             Self::Short => "short",
+            Self::SessionLog => "log",
             Self::Small1 => "small1",
             Self::Small64 => "small64",
             Self::BulkUp | Self::BulkDown => "bulk",
