@@ -239,7 +239,8 @@ fn every_session_has_one_line_with_the_right_fields() {
 
 #[test]
 fn no_line_is_lost_when_the_file_is_moved_away() {
-    let _turn = Turn::start("no_line_is_lost_when_the_file_is_moved_away", Duration::from_secs(60));
+    // Twice 30 s of churn at full figures.
+    let _turn = Turn::start("no_line_is_lost_when_the_file_is_moved_away", Duration::from_secs(120));
     let dir = Dir::new();
     let (file, moved) = (dir.path("sessions.log"), dir.path("sessions.log.1"));
     let backend = Backend::start(Behaviour::Echo);
