@@ -16,7 +16,8 @@ pub(super) struct Settings {
     /// With the idle ones of five balancers their remembered ends (TIME_WAIT, two each) must stay below the kernel's
     /// usual limit of 131,072 in a minute, or closing would cost less for whoever comes last.
     pub(super) short_connections: u32,
-    /// In each turn of the session log's measurement.
+    /// In each turn of the session log's measurement. Together they are more than TIME_WAIT has room for; both processes
+    /// meet that, in turns, and what counts these ends next first waits until they are forgotten.
     pub(super) logged_connections: u32,
     pub(super) idle_connections: u32,
 }
