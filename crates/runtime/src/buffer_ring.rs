@@ -28,6 +28,8 @@ const PUBLISHED_FIRST: u16 = 64;
 const SKEW: usize = 192;
 /// See `BufferRing::bundle_max`.
 const BUNDLE_MAX: u32 = 64 * 1024;
+/// Of the buffers of datagrams, see [`BufferRing::for_datagrams`].
+pub(crate) const DATAGRAM_FIRST: u16 = BUFFERS_MAX;
 const NONE: u16 = u16::MAX;
 
 /// Number and size of a worker's receive buffers.
@@ -81,6 +83,8 @@ impl Links {
 
 pub(crate) struct BufferRing {
     memory: Mapping,
+    /// What the kernel calls the first buffer; the others follow.
+    first: u16,
     size: u32,
     /// From the start of one buffer to that of the next.
     stride: usize,
@@ -121,6 +125,18 @@ impl fmt::Debug for BufferRing {
 impl BufferRing {
     /// A buffer ring whose published buffers are in memory shared with the kernel; nothing is published yet.
     pub(crate) fn shared(options: BufferOptions) -> io::Result<Self> {
+        assert!(options.size.is_power_of_two(), "buffers: size {}", options.size);
+        Self::numbered_from(0, options)
+    }
+
+    /// The same for datagrams: one with all that comes with it fits each buffer. The kernel's numbers say which of the two
+    /// rings a buffer belongs to: those of datagrams begin at [`DATAGRAM_FIRST`].
+    pub(crate) fn for_datagrams(count: u16) -> io::Result<Self> {
+        let size = crate::datagram::BUFFER_SIZE;
+        Self::numbered_from(DATAGRAM_FIRST, BufferOptions { count, size })
+    }
+
+    fn numbered_from(first: u16, options: BufferOptions) -> io::Result<Self> {
         let count = usize::from(options.count);
         let ring = SharedRing {
             entries: Mapping::new(count * size_of::<BufRingEntry>())?,
@@ -136,7 +152,6 @@ impl BufferRing {
             count.is_power_of_two() && (BUFFERS_MIN..=BUFFERS_MAX).contains(&count),
             "buffers: count {count}"
         );
-        assert!(size.is_power_of_two(), "buffers: size {size}");
         let bytes = u64::from(count) * u64::from(size);
         assert!(bytes <= BUFFER_BYTES_MAX, "buffers: {bytes} bytes together");
         let stride = stride(size);
@@ -148,6 +163,7 @@ impl BufferRing {
         };
         Ok(Self {
             memory: Mapping::new(usize::from(count) * stride)?,
+            first,
             size,
             stride,
             count,
@@ -241,7 +257,7 @@ impl BufferRing {
         while ring.tail.wrapping_sub(ring.head) < target {
             let Some(buffer) = idle.pop() else { break };
             let address = self.range(buffer, 0, self.size);
-            ring.write(buffer, address, self.size);
+            ring.write(buffer, self.first + buffer, address, self.size);
             any = true;
         }
         if any {
@@ -256,6 +272,7 @@ impl BufferRing {
     pub(crate) fn received(&self, first: u16, len: u32) -> Links {
         let ring = &mut *self.published.borrow_mut();
         let mut links = Links::EMPTY;
+        let first = first - self.first;
         let mut position = ring.positions[usize::from(first)];
         assert!(
             position != NONE,
@@ -305,7 +322,7 @@ impl BufferRing {
         // SAFETY: the buffer was published and not used yet, and is not lent (asserted above), so no slice of it
         // exists: it is in nobody's hands but ours. The range is inside the mapping.
         fill(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.size as usize) });
-        Some(buffer)
+        Some(self.first + buffer)
     }
 
     /// Whether a buffer is part of somebody's lease.
@@ -453,7 +470,7 @@ impl SharedRing {
         self.entries.range(offset, size_of::<BufRingEntry>()).cast()
     }
 
-    fn write(&mut self, buffer: u16, address: NonNull<u8>, size: u32) {
+    fn write(&mut self, buffer: u16, number: u16, address: NonNull<u8>, size: u32) {
         let mask = self.slots.len() as u16 - 1;
         let slot = self.tail & mask;
         let entry = self.entry(slot);
@@ -463,7 +480,7 @@ impl SharedRing {
         let entry = unsafe { &mut *entry.as_ptr() };
         entry.set_addr(address.as_ptr() as u64);
         entry.set_len(size);
-        entry.set_bid(buffer);
+        entry.set_bid(number);
         self.slots[usize::from(slot)] = buffer;
         self.positions[usize::from(buffer)] = slot;
         self.tail = self.tail.wrapping_add(1);

@@ -32,6 +32,7 @@ impl Capabilities {
     pub(crate) const OPCODES: &'static [u8] = &[
         opcode::AcceptMulti::CODE,
         opcode::RecvMulti::CODE,
+        opcode::RecvMsgMulti::CODE,
         opcode::Connect::CODE,
         opcode::Send::CODE,
         opcode::SendMsg::CODE,

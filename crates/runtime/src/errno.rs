@@ -59,6 +59,23 @@ impl Errno {
         )
     }
 
+    /// What a datagram socket is told of the network, once each: ICMP errors (`icmp_err_convert` of the kernel, RFC 1122
+    /// section 4.1.3.3) and what the local stack says of a route. It can go on.
+    pub const fn is_of_network(self) -> bool {
+        self.is_refused()
+            || self.is_unreachable()
+            || matches!(
+                self.0,
+                libc::ENONET
+                    | libc::ENOPROTOOPT
+                    | libc::EOPNOTSUPP
+                    | libc::EPROTO
+                    | libc::EMSGSIZE
+                    | libc::EACCES
+                    | libc::EPERM
+            )
+    }
+
     /// The system does not have the call, or does not let us: a filter of system calls, an old kernel.
     pub const fn is_refusal(self) -> bool {
         matches!(self.0, libc::EPERM | libc::EACCES | libc::ENOSYS | libc::EINVAL)

@@ -5,12 +5,15 @@
 //! [`Remote`] and the free functions of [`socket`].
 //!
 //! This is the only crate with `unsafe` code, in these modules: `capabilities` (one trial entry), `driver::uring` (the
-//! ring), `memory` (mappings), `buffer_ring` (buffers as slices), `remote` (eventfd), `socket` (options that socket2 lacks),
+//! ring), `datagram_socket` (options that socket2 lacks), `memory` (mappings), `buffer_ring` (buffers as slices), `remote` (eventfd), `socket` (options that socket2 lacks),
 //! `sys` (system calls without a wrapper), `thread` (affinity) and `waker` (RawWaker).
 
 mod address;
 mod buffer_ring;
 mod capabilities;
+mod datagram;
+mod datagram_socket;
+mod datagrams;
 mod driver;
 mod errno;
 pub mod faults;
@@ -34,6 +37,9 @@ pub use crate::driver::sim;
 pub use crate::address::Address;
 pub use crate::buffer_ring::{BUFFER_BYTES_MAX, BUFFERS_MAX, BUFFERS_MIN, BufferOptions, Leases};
 pub use crate::capabilities::{Capabilities, Unavailable};
+pub use crate::datagram::{Arrived, DatagramOptions, Departure, Event};
+pub use crate::datagram_socket::{bind_datagrams, probe_datagram_address_free};
+pub use crate::datagrams::{DatagramSocket, Datagrams, TRAIN_MAX};
 pub use crate::errno::Errno;
 pub use crate::ops::{Accept, Connect, Listener, Once, Pipe, Receive, Send, SendOutcome, Stream, Unsent};
 pub use crate::remote::Remote;
@@ -77,6 +83,7 @@ struct Inner {
     id: u16,
     reactor: RefCell<Reactor>,
     buffer_ring: Rc<BufferRing>,
+    datagram_ring: Option<Rc<BufferRing>>,
     tasks: Tasks,
     wheel: RefCell<Wheel>,
     now: Cell<Time>,
@@ -132,9 +139,29 @@ impl Runtime {
     /// # Errors
     /// One sentence that names cause and cure.
     pub fn new(capabilities: &Capabilities, buffers: BufferOptions) -> Result<Self, Unavailable> {
+        Self::on_ring(capabilities, buffers, None)
+    }
+
+    /// The same with so many buffers for datagrams, a power of two; each takes 64 KiB once it is used.
+    ///
+    /// # Errors
+    /// One sentence that names cause and cure.
+    pub fn with_datagrams(
+        capabilities: &Capabilities,
+        buffers: BufferOptions,
+        datagram_buffers: u16,
+    ) -> Result<Self, Unavailable> {
+        Self::on_ring(capabilities, buffers, Some(datagram_buffers))
+    }
+
+    fn on_ring(
+        capabilities: &Capabilities,
+        buffers: BufferOptions,
+        datagram_buffers: Option<u16>,
+    ) -> Result<Self, Unavailable> {
         let event = EventFd::new().map_err(|errno| Unavailable::new("eventfd", errno))?;
         let event = Arc::new(event);
-        let driver = driver::uring::Uring::new(capabilities, buffers, event.clone())?;
+        let driver = driver::uring::Uring::new(capabilities, buffers, datagram_buffers, event.clone())?;
         let runtime = Self::with_driver(Driver::Uring(Box::new(driver)), Some(event));
         runtime.handle.0.reactor.borrow_mut().watch_notifications();
         Ok(runtime)
@@ -155,11 +182,13 @@ impl Runtime {
         let mut wheel = Wheel::new();
         wheel.expire(now);
         let buffer_ring = driver.buffer_ring().clone();
+        let datagram_ring = driver.datagram_ring().cloned();
         Self {
             handle: Handle(Rc::new(Inner {
                 id,
                 reactor: RefCell::new(Reactor::new(driver)),
                 buffer_ring,
+                datagram_ring,
                 tasks: Tasks::new(id, ready),
                 wheel: RefCell::new(wheel),
                 now: Cell::new(now),
@@ -267,9 +296,18 @@ impl Inner {
         }
     }
 
+    /// Buffers beyond what is usually needed, none in use.
+    fn has_spare_buffers(&self) -> bool {
+        self.rings().any(|ring| ring.has_spare_memory())
+    }
+
+    fn rings(&self) -> impl Iterator<Item = &Rc<BufferRing>> {
+        std::iter::once(&self.buffer_ring).chain(&self.datagram_ring)
+    }
+
     /// Memory or pipes that nobody uses.
     fn has_spare(&self) -> bool {
-        self.buffer_ring.has_spare_memory() || self.reactor.borrow().has_spare_pipes()
+        self.has_spare_buffers() || self.reactor.borrow().has_spare_pipes()
     }
 
     fn is_simulated(&self) -> bool {
@@ -282,12 +320,12 @@ impl Inner {
         let tasks = self.tasks.len();
         trim.peak = trim.peak.max(tasks);
         let now = self.now.get();
-        let wasteful = trim.is_due(tasks) || self.buffer_ring.has_spare_memory();
+        let wasteful = trim.is_due(tasks) || self.has_spare_buffers();
         if (wasteful || self.has_spare()) && now.since(trim.looked) >= TRIM_INTERVAL {
             // Looked at twice before it is done: tasks that end in a burst are all gone by then.
             if wasteful && tasks <= trim.seen {
                 sys::trim_heap();
-                self.buffer_ring.give_back();
+                self.rings().for_each(|ring| ring.give_back());
                 trim.peak = tasks;
             }
             trim.seen = tasks;
@@ -374,6 +412,21 @@ impl Handle {
         Ok((Listener::new(self.0.clone(), fd), bound))
     }
 
+    /// A queue for datagrams. Panics in a runtime without buffers for them.
+    pub fn datagrams(&self) -> Datagrams {
+        assert!(
+            self.0.datagram_ring.is_some(),
+            "a runtime without buffers for datagrams"
+        );
+        Datagrams::new(self)
+    }
+
+    /// An empty datagram, to be sent.
+    pub fn empty_datagram(&self) -> Leases {
+        let ring = self.0.datagram_ring.as_ref().expect("buffers for datagrams");
+        Leases::new(ring, buffer_ring::Links::EMPTY)
+    }
+
     /// For other threads.
     pub fn remote(&self) -> Remote {
         self.0.remote.clone()
@@ -418,7 +471,7 @@ impl Handle {
             buffers_dry: reactor.dry,
             tasks_panicked: inner.tasks.panicked(),
             readers_starved: reactor.starved() as u64,
-            buffers_out: u64::from(inner.buffer_ring.lent()),
+            buffers_out: inner.rings().map(|ring| u64::from(ring.lent())).sum(),
             tasks: inner.tasks.len() as u64,
             sockets: reactor.sockets() as u64,
             operations: reactor.operations() as u64,

@@ -195,7 +195,7 @@ fn bound_socket(address: &Address, share: bool) -> Result<Socket, ListenError> {
     Ok(socket)
 }
 
-fn failed(call: &'static str) -> impl Fn(io::Error) -> ListenError {
+pub(crate) fn failed(call: &'static str) -> impl Fn(io::Error) -> ListenError {
     move |error| ListenError {
         call,
         errno: errno_of(&error),

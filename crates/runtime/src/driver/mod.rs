@@ -9,13 +9,14 @@ pub(crate) mod uring;
 
 use crate::address::Address;
 use crate::buffer_ring::{BufferRing, Links};
+use crate::datagram::{DatagramOptions, Departure};
 use crate::errno::Errno;
 use crate::slab::Token;
 #[cfg(feature = "sim")]
 use crate::socket::ListenOptions;
 use crate::socket::{SendRoom, SocketOptions, TcpInfo};
 use crate::time::Time;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -40,6 +41,15 @@ pub(crate) enum Operation<'a> {
     Send { fd: Fd, links: &'a Links, report: bool },
     /// The same for bytes outside of the buffer ring.
     SendBytes { fd: Fd, bytes: &'a [u8], report: bool },
+    /// Receive datagrams into buffers published for them, again and again.
+    ReceiveDatagrams { fd: Fd },
+    /// Send one datagram or train, now or not at all; only a failure is reported. `is_ipv6`: the socket's family.
+    SendDatagram {
+        fd: Fd,
+        is_ipv6: bool,
+        links: &'a Links,
+        departure: &'a Departure,
+    },
     /// Report once when there is room to send, or the connection broke.
     Writable { fd: Fd },
     /// Report once when there is something to receive: bytes, the end, or an error.
@@ -60,6 +70,8 @@ pub(crate) struct Completion {
     pub(crate) more: bool,
     /// Received bytes.
     pub(crate) links: Links,
+    /// They are in a buffer for datagrams.
+    pub(crate) is_datagram: bool,
 }
 
 /// How long a turn may wait for the first completion.
@@ -129,6 +141,11 @@ impl Driver {
         delegate!(self, driver => driver.buffer_ring())
     }
 
+    /// The buffers for datagrams, where there are any.
+    pub(crate) fn datagram_ring(&self) -> Option<&Rc<BufferRing>> {
+        delegate!(self, driver => driver.datagram_ring())
+    }
+
     /// Whether a receive that goes on is set aside after a completion of so many bytes: the kernel does that when a bundle
     /// has reached its limit, or after 32 completions (which full buffers alone can make at once).
     pub(crate) fn is_set_aside_after(&self, bytes: u32) -> bool {
@@ -174,6 +191,32 @@ impl Driver {
     /// Opens a stream socket, bound to `source` if given.
     pub(crate) fn open(&mut self, domain: Domain, source: Option<IpAddr>) -> Result<Fd, Errno> {
         delegate!(self, driver => driver.open(domain, source))
+    }
+
+    /// Opens a datagram socket that is connected, from `source` if given: its address and, unless 0, its port.
+    pub(crate) fn connect_datagrams(
+        &mut self,
+        to: SocketAddr,
+        source: Option<SocketAddr>,
+        options: &DatagramOptions,
+    ) -> Result<Fd, Errno> {
+        delegate!(self, driver => driver.connect_datagrams(to, source, options))
+    }
+
+    /// Binds a datagram socket that shares its address with other workers' sockets. Returns the address as bound.
+    #[cfg(feature = "sim")]
+    pub(crate) fn bind_datagrams(
+        &mut self,
+        address: SocketAddr,
+        options: &DatagramOptions,
+    ) -> Result<(Fd, SocketAddr), Errno> {
+        match self {
+            Self::Uring(_) => {
+                let (fd, bound) = crate::bind_datagrams(address, options).map_err(|error| error.errno)?;
+                Ok((Fd(std::os::fd::IntoRawFd::into_raw_fd(fd)), bound))
+            }
+            Self::Sim(driver) => driver.bind_datagrams(address, options),
+        }
     }
 
     /// Opens a listening socket that shares its address with other workers' sockets. Returns the address as bound.

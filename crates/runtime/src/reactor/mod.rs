@@ -3,13 +3,17 @@
 //! An operation's entry exists until the kernel's last completion for it *and* its owner lost interest; the entry owns
 //! the buffers, and a socket's descriptor is closed only when no operation on it is in flight. Dropping an owner
 //! cancels the operation; what still arrives is given back. Nobody but this file frees an entry or closes a
-//! socket; `receive` starts again what the kernel ended, `op` has the table's types, `pipes` owns pipes. Called by the futures in
+//! socket; `receive` starts again what the kernel ended, `datagrams` does
+//! so for datagrams, `op` has the table's types, `pipes` owns pipes. Called by the futures in
 //! `ops` and by the loop in `lib`.
 
+mod datagrams;
 mod op;
 mod pipes;
 mod receive;
 
+pub(crate) use self::datagrams::Arrival;
+use self::datagrams::Queue;
 use self::op::{Closing, Kind, NO_SOCKET, Op, Phase, SocketEntry, keep, wake};
 pub(crate) use self::op::{Received, Sent, SocketSlot};
 use self::pipes::Pipes;
@@ -24,11 +28,16 @@ use std::task::Waker;
 pub(crate) struct Reactor {
     pub(crate) driver: Driver,
     pub(crate) buffer_ring: Rc<BufferRing>,
+    pub(crate) datagram_ring: Option<Rc<BufferRing>>,
     ops: Slab<Op>,
     sockets: Slab<SocketEntry>,
     pipes: Pipes,
     /// Receives that wait for buffers, first come first served.
     starved: VecDeque<Token>,
+    /// The same of datagrams.
+    starved_datagrams: VecDeque<Token>,
+    /// Where datagrams go.
+    queues: Slab<Queue>,
     /// Receives to be armed again.
     rearming: Vec<Token>,
     /// Sends that report nothing on success, started since the last turn.
@@ -48,13 +57,17 @@ pub(crate) struct Reactor {
 impl Reactor {
     pub(crate) fn new(driver: Driver) -> Self {
         let buffer_ring = driver.buffer_ring().clone();
+        let datagram_ring = driver.datagram_ring().cloned();
         Self {
             driver,
             buffer_ring,
+            datagram_ring,
             ops: Slab::new(),
             sockets: Slab::new(),
             pipes: Pipes::default(),
             starved: VecDeque::new(),
+            starved_datagrams: VecDeque::new(),
+            queues: Slab::new(),
             rearming: Vec::new(),
             silent_sends: Vec::new(),
             completions: Vec::with_capacity(256),
@@ -112,7 +125,7 @@ impl Reactor {
     /// Enters an operation into the table. The driver is to start it, unless the runtime has ended.
     fn begin(&mut self, mut kind: Kind, socket: Option<&SocketSlot>) -> (Token, Fd) {
         let in_flight = !self.ended;
-        if let (Kind::Receive { phase, .. }, false) = (&mut kind, in_flight) {
+        if let (Kind::Receive { phase, .. } | Kind::Datagrams { phase, .. }, false) = (&mut kind, in_flight) {
             *phase = Phase::Ended;
         }
         let (socket, fd) = match socket {
@@ -218,14 +231,13 @@ impl Reactor {
     pub(crate) fn turn(&mut self, wait: Wait) {
         self.feed_rearming();
         self.feed_starved();
+        self.feed_starved_datagrams();
         // Readers that wait for buffers must not wait for an event that only they could cause: silent sends hold their
         // buffers until the call returns, and those that were just armed may have nothing to receive.
         let next_is_due = !self.silent_sends.is_empty() || self.buffer_ring.available() > 0;
-        let wait = if !self.starved.is_empty() && next_is_due {
-            Wait::No
-        } else {
-            wait
-        };
+        let datagrams_are_due = !self.silent_sends.is_empty() || self.has_datagram_buffers();
+        let is_due = !self.starved.is_empty() && next_is_due || !self.starved_datagrams.is_empty() && datagrams_are_due;
+        let wait = if is_due { Wait::No } else { wait };
         let mut completions = std::mem::take(&mut self.completions);
         self.driver.turn(wait, &mut completions);
         self.reaped += completions.len() as u64;
@@ -242,14 +254,18 @@ impl Reactor {
             result,
             more,
             links,
+            is_datagram,
         } = completion;
         let Some(op) = self.ops.get_mut(token) else {
             self.stray += 1;
-            self.buffer_ring.release(links);
+            self.release_from(is_datagram, links);
             return;
         };
         if op.orphaned {
-            self.buffer_ring.release(links);
+            match &self.datagram_ring {
+                Some(ring) if is_datagram => ring.release(links),
+                _ => self.buffer_ring.release(links),
+            }
             if let (Kind::Accept { .. }, Ok(fd)) = (&op.kind, outcome(result)) {
                 self.driver.close(Fd(fd as i32), true);
             }
@@ -285,6 +301,8 @@ impl Reactor {
                     self.renew_receive(token);
                 }
             }
+            Kind::Datagrams { .. } => self.datagram_completed(token, result, more, links),
+            Kind::SendDatagram { .. } => self.datagram_not_sent(token, result),
             Kind::Connect | Kind::Ready => {
                 wake(op);
                 self.finish(token, result);
@@ -420,8 +438,9 @@ impl Reactor {
                 }
             }
             // Over by the end of the turn, whatever happens; the buffers must stay until then.
-            Kind::Send { .. } | Kind::SendBytes { .. } => return,
-            Kind::Connect | Kind::Ready | Kind::Notified => {}
+            Kind::Send { .. } | Kind::SendBytes { .. } | Kind::SendDatagram { .. } => return,
+            // What has arrived is in its queue.
+            Kind::Datagrams { .. } | Kind::Connect | Kind::Ready | Kind::Notified => {}
         }
         self.driver.start(Operation::Cancel { target: token }, token);
     }
@@ -441,7 +460,8 @@ impl Reactor {
                     self.driver.close(fd, true);
                 }
             }
-            Kind::Connect | Kind::SendBytes { .. } | Kind::Ready | Kind::Notified => {}
+            Kind::SendDatagram { links, .. } => self.release_from(true, links),
+            Kind::Datagrams { .. } | Kind::Connect | Kind::SendBytes { .. } | Kind::Ready | Kind::Notified => {}
         }
     }
 
@@ -472,6 +492,18 @@ impl Reactor {
     }
 
     pub(crate) fn starved(&self) -> usize {
-        self.starved.len()
+        self.starved.len() + self.starved_datagrams.len()
+    }
+
+    /// Gives buffers back to the ring that they are of.
+    fn release_from(&self, is_datagram: bool, links: Links) {
+        match &self.datagram_ring {
+            Some(ring) if is_datagram => ring.release(links),
+            _ => self.buffer_ring.release(links),
+        }
+    }
+
+    fn has_datagram_buffers(&self) -> bool {
+        self.datagram_ring.as_ref().is_some_and(|ring| ring.available() > 0)
     }
 }

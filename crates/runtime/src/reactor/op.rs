@@ -55,6 +55,17 @@ pub(super) enum Kind {
         bytes: Box<[u8]>,
         sent: u32,
     },
+    /// What arrives goes to this queue, with this key.
+    Datagrams {
+        queue: Token,
+        key: u64,
+        phase: Phase,
+    },
+    /// `receive`: the receive of the same socket, whose queue hears of a failure.
+    SendDatagram {
+        links: Links,
+        receive: Token,
+    },
     /// Waits for one event: room to send, or something to receive.
     Ready,
     Notified,

@@ -41,6 +41,7 @@ impl Reactor {
                     self.starved.push_back(token);
                 }
                 Kind::Receive { phase, .. } if *phase == Phase::Rearming => self.arm_receive(token),
+                Kind::Datagrams { phase, .. } if *phase == Phase::Rearming => self.arm_datagrams(token),
                 _ => {}
             }
         }

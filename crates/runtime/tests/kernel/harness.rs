@@ -83,6 +83,21 @@ where
     })
 }
 
+/// The same with buffers for datagrams.
+pub(crate) fn run_datagrams<T, F>(buffers: u16, test: impl FnOnce(Handle) -> F + Send + 'static) -> T
+where
+    T: Send + 'static,
+    F: Future<Output = T> + 'static,
+{
+    limited(move || {
+        let capabilities = Capabilities::probe().expect("these tests need io_uring");
+        let runtime = Runtime::with_datagrams(&capabilities, SMALL, buffers).expect("these tests need io_uring");
+        let value = block_on(&runtime, test(runtime.handle().clone()));
+        assert_quiet(&runtime);
+        value
+    })
+}
+
 pub(crate) fn block_on<T: 'static>(runtime: &Runtime, future: impl Future<Output = T> + 'static) -> T {
     let slot = Rc::new(RefCell::new(None));
     let result = slot.clone();

@@ -30,6 +30,7 @@
 //! Not met by this crate: 4, 16 (UDP comes later), 14 (no links), 17 (no zero-copy sends), 18 and 22 (the
 //! kernel's and the supervisor's), 23 (no direct descriptors).
 
+mod datagrams;
 mod executor;
 mod harness;
 mod receive;

@@ -5,6 +5,7 @@
 //! the real one would not forgive (closes a descriptor with operations in flight, uses a closed one) is reported by a
 //! panic, and remembered.
 
+use super::datagrams::{DatagramSocket, Packet};
 use super::operations::Ring;
 use super::peers::{Peer, PeerListening};
 use super::random::Random;
@@ -16,7 +17,7 @@ use crate::slab::{Slab, Token};
 use crate::socket::SocketOptions;
 use crate::time::Time;
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 /// After this long without an acknowledgement the kernel gives a connection up (tcp(7), tcp_retries2).
@@ -33,6 +34,8 @@ pub(super) enum Event {
     Connect { ring: usize, op: u64 },
     /// An end gives up on a peer that was cut off.
     Expire(EndId),
+    /// A datagram arrives.
+    Packet(u64),
 }
 
 struct Scheduled {
@@ -81,6 +84,7 @@ pub(super) enum Object {
     Unconnected,
     /// An end of a pipe.
     Pipe(Token),
+    Datagrams(Token),
 }
 
 pub(super) struct Descriptor {
@@ -104,6 +108,10 @@ pub(super) struct Kernel {
     pub(super) listeners: Slab<Listening>,
     /// What pipes hold.
     pub(super) pipes: Slab<VecDeque<u8>>,
+    pub(super) datagram_sockets: Slab<DatagramSocket>,
+    /// Datagrams under way, by the order in which they were sent.
+    pub(super) packets: BTreeMap<u64, Packet>,
+    pub(super) packet_sequence: u64,
     pub(super) descriptors: Vec<Option<Descriptor>>,
     pub(super) descriptors_open: usize,
     pub(super) descriptors_max: usize,
@@ -131,6 +139,9 @@ impl Kernel {
             connections: Slab::new(),
             listeners: Slab::new(),
             pipes: Slab::new(),
+            datagram_sockets: Slab::new(),
+            packets: BTreeMap::new(),
+            packet_sequence: 0,
             descriptors: Vec::new(),
             descriptors_open: 0,
             descriptors_max: usize::MAX,
@@ -182,6 +193,7 @@ impl Kernel {
                 Event::Deliver(end) => self.deliver(end),
                 Event::Connect { ring, op } => self.connect_due(ring, op),
                 Event::Expire(end) => self.expire(end),
+                Event::Packet(name) => self.packet_due(name),
             }
         }
     }
@@ -478,6 +490,13 @@ impl Kernel {
             return None;
         }
         self.descriptors[fd as usize].as_mut()
+    }
+
+    /// What a descriptor is, once that is known.
+    pub(super) fn stands_for(&mut self, ring: usize, fd: i32, object: Object) {
+        if let Some(descriptor) = self.descriptor(ring, fd, "bind") {
+            descriptor.object = object;
+        }
     }
 
     /// An end becomes a descriptor's.

@@ -7,6 +7,7 @@
 //! learns, resets that overtake bytes under way. Nothing here decides what a runtime does; nothing is used by the
 //! shipped binary.
 
+mod datagrams;
 mod kernel;
 mod operations;
 mod peers;
@@ -18,13 +19,14 @@ mod sockets;
 mod tests;
 mod wire;
 
+pub use datagrams::{DatagramPeer, Letter};
 pub use peers::{PeerListener, Read, Welcome};
 pub use random::Random;
 pub use settings::{Chances, Seen};
 
 use self::kernel::Kernel;
 use self::operations::{Posted, Ring, Submission};
-use crate::buffer_ring::{BufferOptions, BufferRing, Links};
+use crate::buffer_ring::{BufferOptions, BufferRing, DATAGRAM_FIRST, Links};
 use crate::driver::{Completion, DriverStats, Operation, SEND_PIECES_MAX, Wait};
 use crate::slab::Token;
 use crate::time::Time;
@@ -46,6 +48,7 @@ pub struct Sim {
     network: Network,
     ring: usize,
     buffer_ring: Rc<BufferRing>,
+    datagram_ring: Option<Rc<BufferRing>>,
 }
 
 impl fmt::Debug for Network {
@@ -68,13 +71,25 @@ impl Network {
 
     /// A driver for one more runtime, with buffers of its own. Panics if memory for them cannot be mapped.
     pub fn driver(&self, buffers: BufferOptions) -> Sim {
+        self.driver_with(buffers, None)
+    }
+
+    /// The same for a runtime that receives datagrams, with so many buffers for them.
+    pub fn driver_for_datagrams(&self, buffers: BufferOptions, datagrams: u16) -> Sim {
+        self.driver_with(buffers, Some(datagrams))
+    }
+
+    fn driver_with(&self, buffers: BufferOptions, datagrams: Option<u16>) -> Sim {
         let buffer_ring = Rc::new(BufferRing::shared(buffers).expect("memory for a simulation"));
+        let datagram_ring =
+            datagrams.map(|count| Rc::new(BufferRing::for_datagrams(count).expect("memory for a simulation")));
         let mut kernel = self.0.borrow_mut();
-        kernel.rings.push(Ring::new(buffer_ring.clone()));
+        kernel.rings.push(Ring::new(buffer_ring.clone(), datagram_ring.clone()));
         Sim {
             network: self.clone(),
             ring: kernel.rings.len() - 1,
             buffer_ring,
+            datagram_ring,
         }
     }
 
@@ -151,7 +166,8 @@ impl Network {
             ));
         }
         for (n, ring) in kernel.rings.iter().enumerate() {
-            let (operations, buffers) = (ring.in_flight(), ring.buffer_ring.lent());
+            let datagrams = ring.datagram_ring.as_ref().map_or(0, |ring| ring.lent());
+            let (operations, buffers) = (ring.in_flight(), ring.buffer_ring.lent() + datagrams);
             if operations > 0 || buffers > 0 {
                 return Err(format!(
                     "runtime {n} left {operations} operations and {buffers} buffers"
@@ -165,6 +181,10 @@ impl Network {
 impl Sim {
     pub(crate) const fn buffer_ring(&self) -> &Rc<BufferRing> {
         &self.buffer_ring
+    }
+
+    pub(crate) const fn datagram_ring(&self) -> Option<&Rc<BufferRing>> {
+        self.datagram_ring.as_ref()
     }
 
     pub(crate) fn stats(&self) -> DriverStats {
@@ -220,6 +240,19 @@ impl Sim {
                     report,
                 },
             ),
+            Operation::ReceiveDatagrams { fd } => (fd.0, Submission::ReceiveDatagrams { fd: fd.0 }),
+            Operation::SendDatagram {
+                fd, links, departure, ..
+            } => {
+                let ring = self.datagram_ring.as_ref().expect("buffers for datagrams");
+                let datagram = Submission::SendDatagram {
+                    fd: fd.0,
+                    bytes: ring.slices(links).flatten().copied().collect(),
+                    buffer: ring.buffers(links).next(),
+                    departure: *departure,
+                };
+                (fd.0, datagram)
+            }
             Operation::Writable { fd } => (fd.0, Submission::Writable { fd: fd.0 }),
             Operation::Readable { fd } => (fd.0, Submission::Readable { fd: fd.0 }),
             // No other threads exist.
@@ -238,6 +271,9 @@ impl Sim {
 
     pub(crate) fn turn(&mut self, wait: Wait, completions: &mut Vec<Completion>) {
         self.buffer_ring.publish();
+        self.datagram_ring.iter().for_each(|ring| {
+            ring.publish();
+        });
         let mut kernel = self.network.0.borrow_mut();
         kernel.turn(self.ring, wait);
         let posted = std::mem::take(&mut kernel.rings[self.ring].posted);
@@ -249,13 +285,19 @@ impl Sim {
                  result,
                  more,
                  buffer,
-             }| Completion {
-                token: Token::unpack(op),
-                result,
-                more,
-                links: buffer.map_or(Links::EMPTY, |buffer| {
-                    self.buffer_ring.received(buffer, result.unsigned_abs())
-                }),
+             }| {
+                let is_datagram = buffer.is_some_and(|buffer| buffer >= DATAGRAM_FIRST);
+                let ring = match &self.datagram_ring {
+                    Some(ring) if is_datagram => ring,
+                    _ => &self.buffer_ring,
+                };
+                Completion {
+                    token: Token::unpack(op),
+                    result,
+                    more,
+                    links: buffer.map_or(Links::EMPTY, |buffer| ring.received(buffer, result.unsigned_abs())),
+                    is_datagram,
+                }
             },
         ));
         let shuffled = kernel.chances.shuffled;

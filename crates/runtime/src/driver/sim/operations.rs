@@ -9,6 +9,7 @@ use super::peers::Welcome;
 use super::wire::{EndId, Owner};
 use crate::address::Address;
 use crate::buffer_ring::BufferRing;
+use crate::datagram::Departure;
 use crate::driver::Wait;
 use crate::errno::Errno;
 use crate::time::Time;
@@ -42,6 +43,16 @@ pub(super) enum Submission {
         buffers: Vec<u16>,
         report: bool,
     },
+    ReceiveDatagrams {
+        fd: i32,
+    },
+    /// `buffer` must still be lent when the send is performed.
+    SendDatagram {
+        fd: i32,
+        bytes: Vec<u8>,
+        buffer: Option<u16>,
+        departure: Departure,
+    },
     Writable {
         fd: i32,
     },
@@ -67,6 +78,7 @@ enum Waiting {
         welcome: Welcome,
         result: Option<i32>,
     },
+    Datagrams,
     Writable,
     Readable,
 }
@@ -93,6 +105,7 @@ pub(super) struct Posted {
 /// The simulated kernel's side of one runtime's ring.
 pub(super) struct Ring {
     pub(super) buffer_ring: Rc<BufferRing>,
+    pub(super) datagram_ring: Option<Rc<BufferRing>>,
     pub(super) submitted: Vec<(u64, Submission)>,
     ops: BTreeMap<u64, Op>,
     pub(super) posted: Vec<Posted>,
@@ -103,9 +116,10 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) const fn new(buffer_ring: Rc<BufferRing>) -> Self {
+    pub(super) const fn new(buffer_ring: Rc<BufferRing>, datagram_ring: Option<Rc<BufferRing>>) -> Self {
         Self {
             buffer_ring,
+            datagram_ring,
             submitted: Vec::new(),
             ops: BTreeMap::new(),
             posted: Vec::new(),
@@ -159,6 +173,13 @@ impl Kernel {
         match submission {
             Submission::Accept { fd, once } => self.arm(ring, op, fd, Waiting::Accept { once }),
             Submission::Receive { fd, once } => self.arm(ring, op, fd, Waiting::Receive { once }),
+            Submission::ReceiveDatagrams { fd } => self.arm(ring, op, fd, Waiting::Datagrams),
+            Submission::SendDatagram {
+                fd,
+                bytes,
+                buffer,
+                departure,
+            } => self.submit_datagram(ring, op, fd, (bytes, buffer), &departure),
             Submission::Writable { fd } => self.arm(ring, op, fd, Waiting::Writable),
             Submission::Readable { fd } => self.arm(ring, op, fd, Waiting::Readable),
             Submission::Connect { fd, address } => self.begin_connect(ring, op, fd, address),
@@ -190,7 +211,7 @@ impl Kernel {
     }
 
     /// One operation less in flight on this descriptor.
-    fn land(&mut self, fd: i32) {
+    pub(super) fn land(&mut self, fd: i32) {
         if let Some(Some(descriptor)) = self.descriptors.get_mut(fd as usize) {
             descriptor.in_flight -= 1;
         }
@@ -201,7 +222,11 @@ impl Kernel {
             descriptor.waiting.push(op);
         }
         // The kernel looks for a buffer before it looks for bytes.
-        let dry = matches!(waiting, Waiting::Receive { .. }) && !self.rings[ring].buffer_ring.has_published();
+        let dry = match waiting {
+            Waiting::Receive { .. } => !self.rings[ring].buffer_ring.has_published(),
+            Waiting::Datagrams => self.is_dry_of_datagrams(ring),
+            _ => false,
+        };
         self.rings[ring].ops.insert(
             op,
             Op {
@@ -269,6 +294,7 @@ impl Kernel {
                     result: Some(result), ..
                 } => self.finish(ring, id, result),
                 Waiting::Connect { result: None, .. } => {}
+                Waiting::Datagrams => self.try_datagrams(ring, id, fd),
                 Waiting::Writable => self.try_writable(ring, id, fd),
                 Waiting::Readable => self.try_readable(ring, id, fd),
             }
@@ -283,7 +309,7 @@ impl Kernel {
     }
 
     /// Posts the last completion of an operation, if it has not been.
-    fn finish(&mut self, ring: usize, id: u64, result: i32) {
+    pub(super) fn finish(&mut self, ring: usize, id: u64, result: i32) {
         self.retire_op(
             ring,
             id,
@@ -296,7 +322,7 @@ impl Kernel {
         );
     }
 
-    fn retire_op(&mut self, ring: usize, id: u64, last: Posted) {
+    pub(super) fn retire_op(&mut self, ring: usize, id: u64, last: Posted) {
         let Some(op) = self.rings[ring].ops.remove(&id) else {
             return;
         };
@@ -329,7 +355,7 @@ impl Kernel {
         match self.descriptors.get(fd as usize) {
             Some(Some(descriptor)) => match descriptor.object {
                 Object::Stream(end) => Some(end),
-                Object::Listener(_) | Object::Unconnected | Object::Pipe(_) => None,
+                Object::Listener(_) | Object::Unconnected | Object::Pipe(_) | Object::Datagrams(_) => None,
             },
             _ => None,
         }
@@ -490,42 +516,6 @@ impl Kernel {
             }
         }
         self.note_work(ring, id);
-    }
-
-    /// Takes a connection out of a listener's queue.
-    pub(super) fn accept_one(&mut self, ring: usize, fd: i32) -> Result<i32, Errno> {
-        let Some(descriptor) = self.descriptor(ring, fd, "an accept") else {
-            return Err(Errno(libc::EBADF));
-        };
-        let Object::Listener(token) = descriptor.object else {
-            return Err(Errno(libc::EINVAL));
-        };
-        let Some(listening) = self.listeners.get_mut(token) else {
-            return Err(Errno(libc::EINVAL));
-        };
-        let options = listening.options;
-        let Some(&end) = listening.queue.front() else {
-            return Err(Errno::AGAIN);
-        };
-        let accepted = if self.random.chance(self.chances.accept_exhausted) {
-            Err(Errno(libc::EMFILE))
-        } else {
-            self.allocate(ring, Object::Stream(end), options)
-        };
-        match accepted {
-            Ok(fd) => {
-                if let Some(listening) = self.listeners.get_mut(token) {
-                    listening.queue.pop_front();
-                }
-                self.attach(fd, end, options);
-                Ok(fd)
-            }
-            Err(errno) => {
-                // The real kernel reserves the descriptor first: the client stays in the queue.
-                self.seen.accepts_exhausted += 1;
-                Err(errno)
-            }
-        }
     }
 
     fn begin_connect(&mut self, ring: usize, id: u64, fd: i32, address: Address) {

@@ -41,6 +41,8 @@ pub struct Chances {
     pub busy: u16,
     /// Only a part of what is under way arrives at once.
     pub partial_delivery: u16,
+    /// A datagram is lost on its way.
+    pub datagram_lost: u16,
     /// Between a send and its arrival at most.
     pub latency_max: Duration,
     /// How long what is late is late at most.
@@ -73,6 +75,7 @@ impl Chances {
         splice_dry: 0,
         busy: 3,
         partial_delivery: 0,
+        datagram_lost: 0,
         latency_max: Duration::ZERO,
         late_max: Duration::ZERO,
         send_buffer: (65_536, 65_536),
@@ -119,6 +122,7 @@ impl Chances {
         let mut aside = Random::new(random.clone().bits() ^ 0x7069_7065);
         chances.pipe_refused = [0, 0, 300, 1000][aside.below(4) as usize];
         chances.busy = [0, 1, 3, 3][aside.clone().below(4) as usize];
+        chances.datagram_lost = [0, 0, 10, 200][aside.clone().below(4) as usize];
         chances.splice_dry = [0, 50, 400][aside.below(3) as usize];
         chances
     }
@@ -154,6 +158,9 @@ pub struct Seen {
     pub partial_drains: u64,
     pub pipes_refused: u64,
     pub pipes_closed_with_bytes: u64,
+    pub datagrams_lost: u64,
+    pub datagrams_dropped: u64,
+    pub datagrams_unreachable: u64,
     pub resets_received: u64,
     pub resets_with_bytes_lost: u64,
     pub turns: u64,
@@ -183,6 +190,9 @@ impl Seen {
         self.partial_drains += other.partial_drains;
         self.pipes_refused += other.pipes_refused;
         self.pipes_closed_with_bytes += other.pipes_closed_with_bytes;
+        self.datagrams_lost += other.datagrams_lost;
+        self.datagrams_dropped += other.datagrams_dropped;
+        self.datagrams_unreachable += other.datagrams_unreachable;
         self.resets_received += other.resets_received;
         self.resets_with_bytes_lost += other.resets_with_bytes_lost;
         self.turns += other.turns;

@@ -77,6 +77,7 @@ impl Sim {
             Object::Unconnected => {}
             Object::Pipe(_) => kernel.violated(format!("descriptor {} was closed, which is an end of a pipe", fd.0)),
             Object::Stream(end) => kernel.close_end(end, abort),
+            Object::Datagrams(token) => kernel.close_datagrams(token),
             Object::Listener(token) => {
                 // Whoever still waits in the queue is reset.
                 let queue = kernel
@@ -193,10 +194,48 @@ impl Sim {
 }
 
 impl Kernel {
+    /// Takes a connection out of a listener's queue.
+    pub(super) fn accept_one(&mut self, ring: usize, fd: i32) -> Result<i32, Errno> {
+        let Some(descriptor) = self.descriptor(ring, fd, "an accept") else {
+            return Err(Errno(libc::EBADF));
+        };
+        let Object::Listener(token) = descriptor.object else {
+            return Err(Errno(libc::EINVAL));
+        };
+        let Some(listening) = self.listeners.get_mut(token) else {
+            return Err(Errno(libc::EINVAL));
+        };
+        let options = listening.options;
+        let Some(&end) = listening.queue.front() else {
+            return Err(Errno::AGAIN);
+        };
+        let accepted = if self.random.chance(self.chances.accept_exhausted) {
+            Err(Errno(libc::EMFILE))
+        } else {
+            self.allocate(ring, Object::Stream(end), options)
+        };
+        match accepted {
+            Ok(fd) => {
+                if let Some(listening) = self.listeners.get_mut(token) {
+                    listening.queue.pop_front();
+                }
+                self.attach(fd, end, options);
+                Ok(fd)
+            }
+            Err(errno) => {
+                // The real kernel reserves the descriptor first: the client stays in the queue.
+                self.seen.accepts_exhausted += 1;
+                Err(errno)
+            }
+        }
+    }
+
     pub(super) fn stream_of(&mut self, ring: usize, fd: Fd, what: &str) -> Result<EndId, Errno> {
         match self.descriptor(ring, fd.0, what).ok_or(Errno(libc::EBADF))?.object {
             Object::Stream(end) => Ok(end),
-            Object::Listener(_) | Object::Unconnected | Object::Pipe(_) => Err(Errno(libc::ENOTCONN)),
+            Object::Listener(_) | Object::Unconnected | Object::Pipe(_) | Object::Datagrams(_) => {
+                Err(Errno(libc::ENOTCONN))
+            }
         }
     }
 }

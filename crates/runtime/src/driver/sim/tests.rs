@@ -513,6 +513,7 @@ fn completions_of_one_operation_stay_in_order() {
         result,
         more: true,
         links: Links::EMPTY,
+        is_datagram: false,
     };
     for _ in 0..200 {
         let mut completions: Vec<_> = (0..9).map(|n| completion(n % 3, n as i32)).collect();

@@ -4,10 +4,17 @@
 //! kernel. Never decides anything; never touches a buffer between its submission and its completion. Unsafe module:
 //! pushes submission entries, calls io_uring_enter(2), and closes descriptors.
 
+mod departures;
+mod setup;
+
+use self::departures::Departures;
+use self::setup::{register, restrict};
 use super::{Completion, Domain, DriverStats, Fd, Operation, PipeEnds, SEND_PIECES_MAX, Wait};
 use crate::address::Address;
-use crate::buffer_ring::{BufferOptions, BufferRing, Links};
+use crate::buffer_ring::{BufferOptions, BufferRing, DATAGRAM_FIRST, Links};
 use crate::capabilities::{Capabilities, Unavailable};
+use crate::datagram::{CONTROL_MAX, DatagramOptions, NAME_MAX};
+use crate::datagram_socket::connect_datagrams;
 use crate::errno::{Errno, outcome};
 use crate::remote::EventFd;
 use crate::slab::Token;
@@ -33,11 +40,13 @@ use std::time::{Duration, Instant};
 pub(crate) const SUBMISSIONS: u32 = 1024;
 /// Entries of the completion queue. A burst of one completion for each of 8,192 sockets, twice over, fits.
 const COMPLETIONS: u32 = 16_384;
-/// The one group of provided buffers of a worker.
+/// The worker's provided buffers for streams.
 pub(crate) const BUFFER_GROUP: u16 = 0;
+/// The worker's provided buffers for datagrams.
+const DATAGRAM_GROUP: u16 = 1;
 /// Vectors, headers and addresses that may wait for one submission.
 const VECTORS_MAX: usize = 4096;
-const HEADERS_MAX: usize = 256;
+const HEADERS_MAX: usize = SUBMISSIONS as usize;
 const ADDRESSES_MAX: usize = 64;
 /// Token of operations whose completion nobody waits for.
 const IGNORED: u64 = u64::MAX;
@@ -48,12 +57,17 @@ pub(crate) struct Uring {
     /// Dropped before the memory that the kernel writes into.
     ring: IoUring,
     buffer_ring: Rc<BufferRing>,
+    datagram_ring: Option<Rc<BufferRing>>,
+    /// How much is asked for with each received datagram. Boxed: receives of datagrams point to it while they are in
+    /// flight.
+    datagram_header: Box<libc::msghdr>,
     capabilities: Capabilities,
     /// What queued entries point to; emptied once they are submitted (the kernel copies them at submission,
     /// IORING_FEAT_SUBMIT_STABLE). Capacities are reserved once, so that nothing moves.
     vectors: Vec<libc::iovec>,
     headers: Vec<libc::msghdr>,
     addresses: Vec<SockAddr>,
+    departures: Departures,
     /// Completions that were reaped while making room in a full submission queue.
     early: Vec<Completion>,
     event: Arc<EventFd>,
@@ -68,6 +82,7 @@ impl Uring {
     pub(crate) fn new(
         capabilities: &Capabilities,
         buffers: BufferOptions,
+        datagram_buffers: Option<u16>,
         event: Arc<EventFd>,
     ) -> Result<Self, Unavailable> {
         let ring = IoUring::builder()
@@ -81,14 +96,18 @@ impl Uring {
             .map_err(|error| Unavailable::from_setup(errno_of(&error)))?;
         let buffer_ring = BufferRing::shared(buffers)
             .map_err(|error| Unavailable::new("mapping the receive buffers", errno_of(&error)))?;
-        let (address, entries) = buffer_ring.shared_ring();
-        // SAFETY: the ring of entries is page-aligned, has `entries` entries and stays mapped until `retire` saw the
-        // last completion (or leaked it): `BufferRing` is owned by `self.buffer ring` and dropped after `self.ring`.
-        unsafe {
-            ring.submitter()
-                .register_buf_ring_with_flags(address, entries, BUFFER_GROUP, 0)
-        }
-        .map_err(|error| Unavailable::new("registering the receive buffers", errno_of(&error)))?;
+        register(&ring, &buffer_ring, BUFFER_GROUP)?;
+        let datagram_ring = datagram_buffers
+            .map(|count| {
+                let buffers = BufferRing::for_datagrams(count)
+                    .map_err(|error| Unavailable::new("mapping the buffers of datagrams", errno_of(&error)))?;
+                register(&ring, &buffers, DATAGRAM_GROUP)?;
+                Ok(Rc::new(buffers))
+            })
+            .transpose()?;
+        let mut datagram_header = Box::new(sys::message_header(&mut []));
+        datagram_header.msg_namelen = NAME_MAX as libc::socklen_t;
+        datagram_header.msg_controllen = CONTROL_MAX as _;
         restrict(&ring).map_err(|error| Unavailable::new("restricting the ring", errno_of(&error)))?;
         ring.submitter()
             .register_enable_rings()
@@ -98,10 +117,13 @@ impl Uring {
             enter,
             ring,
             buffer_ring: Rc::new(buffer_ring),
+            datagram_ring,
+            datagram_header,
             capabilities: *capabilities,
             vectors: Vec::with_capacity(VECTORS_MAX),
             headers: Vec::with_capacity(HEADERS_MAX),
             addresses: Vec::with_capacity(ADDRESSES_MAX),
+            departures: Departures::new(datagram_buffers.is_some()),
             early: Vec::new(),
             event,
             event_value: Box::new(0),
@@ -112,6 +134,10 @@ impl Uring {
 
     pub(crate) const fn buffer_ring(&self) -> &Rc<BufferRing> {
         &self.buffer_ring
+    }
+
+    pub(crate) const fn datagram_ring(&self) -> Option<&Rc<BufferRing>> {
+        self.datagram_ring.as_ref()
     }
 
     pub(crate) const fn uses_bundles(&self) -> bool {
@@ -158,6 +184,20 @@ impl Uring {
                     .build();
                 entry.flags(report_flags(report)).user_data(token.pack())
             }
+            Operation::ReceiveDatagrams { fd } => {
+                opcode::RecvMsgMulti::new(RingFd(fd.0), &raw const *self.datagram_header, DATAGRAM_GROUP)
+                    .build()
+                    .user_data(token.pack())
+            }
+            Operation::SendDatagram {
+                fd,
+                is_ipv6,
+                links,
+                departure,
+            } => self
+                .departure_entry(fd, is_ipv6, links, departure)
+                .flags(Flags::SKIP_SUCCESS)
+                .user_data(token.pack()),
             Operation::Writable { fd } => opcode::PollAdd::new(RingFd(fd.0), libc::POLLOUT as u32)
                 .build()
                 .user_data(token.pack()),
@@ -247,7 +287,7 @@ impl Uring {
 
     /// There must be room in the queue.
     fn push(&mut self, entry: &Entry) {
-        // SAFETY: every address in the entry outlives its use: vectors, headers and addresses stay in `self` until
+        // SAFETY: every address in the entry outlives its use: vectors, headers, addresses and departures stay in `self` until
         // the queue was submitted; send buffers stay in the in-flight table until the turn that submitted them is
         // over (MSG_DONTWAIT: the kernel is done with them when io_uring_enter returns); receive buffers belong to the
         // buffer ring; `event_value` is boxed in `self`.
@@ -270,10 +310,14 @@ impl Uring {
         self.vectors.clear();
         self.headers.clear();
         self.addresses.clear();
+        self.departures.clear();
     }
 
     pub(crate) fn turn(&mut self, wait: Wait, completions: &mut Vec<Completion>) {
         self.buffer_ring.publish();
+        if let Some(ring) = &self.datagram_ring {
+            ring.publish();
+        }
         completions.append(&mut self.early);
         let wait = if completions.is_empty() { wait } else { Wait::No };
         self.enter(wait);
@@ -304,15 +348,19 @@ impl Uring {
             if entry.user_data() == IGNORED {
                 continue;
             }
-            let links = match cqueue::buffer_select(entry.flags()) {
+            let first = cqueue::buffer_select(entry.flags());
+            let is_datagram = first.is_some_and(|first| first >= DATAGRAM_FIRST);
+            let ring = match &self.datagram_ring {
+                Some(ring) if is_datagram => ring,
+                _ => &self.buffer_ring,
+            };
+            let links = match first {
                 Some(first) => {
-                    let links = self
-                        .buffer_ring
-                        .received(first, u32::try_from(entry.result()).unwrap_or(0));
+                    let links = ring.received(first, u32::try_from(entry.result()).unwrap_or(0));
                     if entry.result() > 0 {
                         links
                     } else {
-                        self.buffer_ring.release(links);
+                        ring.release(links);
                         Links::EMPTY
                     }
                 }
@@ -323,6 +371,7 @@ impl Uring {
                 result: entry.result(),
                 more: cqueue::more(entry.flags()),
                 links,
+                is_datagram,
             });
         }
     }
@@ -344,6 +393,16 @@ impl Uring {
                 .map_err(|error| errno_of(&error))?;
         }
         Ok(Fd(socket.into_raw_fd()))
+    }
+
+    pub(crate) fn connect_datagrams(
+        &mut self,
+        to: SocketAddr,
+        source: Option<SocketAddr>,
+        options: &DatagramOptions,
+    ) -> Result<Fd, Errno> {
+        let socket = connect_datagrams(to, source, options, &mut self.stats.direct_calls);
+        Ok(Fd(socket.map_err(|error| errno_of(&error))?.into_raw_fd()))
     }
 
     pub(crate) fn close(&mut self, fd: Fd, abort: bool) {
@@ -440,6 +499,14 @@ impl Uring {
             Some(buffer_ring) => buffer_ring.leak(),
             None => std::mem::forget(self.buffer_ring.clone()),
         }
+        if let Some(ring) = &mut self.datagram_ring {
+            match Rc::get_mut(ring) {
+                Some(ring) => ring.leak(),
+                None => std::mem::forget(ring.clone()),
+            }
+        }
+        let header = Box::new(sys::message_header(&mut []));
+        std::mem::forget(std::mem::replace(&mut self.datagram_header, header));
         std::mem::forget(std::mem::take(&mut self.event_value));
     }
 }
@@ -447,26 +514,6 @@ impl Uring {
 /// Sends report only failures and short counts unless asked.
 const fn report_flags(report: bool) -> Flags {
     if report { Flags::empty() } else { Flags::SKIP_SUCCESS }
-}
-
-/// After this the ring can do nothing but what the driver uses, and nothing can be registered any more.
-fn restrict(ring: &IoUring) -> io::Result<()> {
-    use io_uring::register::Restriction;
-    let mut allowed: Vec<Restriction> = Capabilities::OPCODES
-        .iter()
-        .map(|&code| Restriction::sqe_op(code))
-        .collect();
-    allowed.push(Restriction::sqe_flags_allowed(
-        (Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS).bits(),
-    ));
-    for operation in [
-        sys::IORING_REGISTER_RING_FDS,
-        sys::IORING_UNREGISTER_RING_FDS,
-        sys::IORING_REGISTER_ENABLE_RINGS,
-    ] {
-        allowed.push(Restriction::register_op(operation as u8));
-    }
-    ring.submitter().register_restrictions(&mut allowed)
 }
 
 #[cfg(test)]
@@ -479,7 +526,8 @@ mod tests {
         let capabilities = Capabilities::probe().expect("io_uring");
         for n in 0..40 {
             let event = Arc::new(EventFd::new().expect("eventfd"));
-            let driver = Uring::new(&capabilities, BufferOptions { count: 16, size: 1024 }, event).expect("io_uring");
+            let driver =
+                Uring::new(&capabilities, BufferOptions { count: 16, size: 1024 }, Some(16), event).expect("io_uring");
             assert!(driver.enter.is_registered(), "ring {n} found no place");
         }
     }

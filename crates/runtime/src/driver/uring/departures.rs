@@ -1,0 +1,92 @@
+//! Entries that send datagrams, and what they point to.
+
+use super::{Fd, HEADERS_MAX, SEND_PIECES_MAX, SUBMISSIONS, Uring, VECTORS_MAX};
+use crate::buffer_ring::Links;
+use crate::datagram::{DEPARTURE_MAX, Departure, NAME_MAX, name};
+use crate::sys;
+use io_uring::opcode;
+use io_uring::squeue::Entry;
+use io_uring::types::Fd as RingFd;
+
+/// One entry has at most one of each.
+const DEPARTURES_MAX: usize = SUBMISSIONS as usize;
+
+/// Names and control data of datagrams that wait for submission. Nothing moves: capacities are reserved once, and only
+/// where there are datagrams.
+pub(super) struct Departures {
+    names: Vec<[u8; NAME_MAX]>,
+    controls: Vec<[u8; DEPARTURE_MAX]>,
+}
+
+impl Departures {
+    pub(super) fn new(are_any: bool) -> Self {
+        let capacity = if are_any { DEPARTURES_MAX } else { 0 };
+        Self {
+            names: Vec::with_capacity(capacity),
+            controls: Vec::with_capacity(capacity),
+        }
+    }
+
+    const fn is_full(&self) -> bool {
+        self.names.len() == DEPARTURES_MAX || self.controls.len() == DEPARTURES_MAX
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.names.clear();
+        self.controls.clear();
+    }
+}
+
+impl Uring {
+    /// What needs neither an address nor control data is sent without a header, which costs the kernel less.
+    pub(super) fn departure_entry(&mut self, fd: Fd, is_ipv6: bool, links: &Links, departure: &Departure) -> Entry {
+        const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        let ring = self
+            .datagram_ring
+            .clone()
+            .expect("datagrams are sent where they are received");
+        // One datagram is in one buffer, of an empty one there is none; several are a train.
+        let mut slices = ring.slices(links).take(SEND_PIECES_MAX);
+        let bytes = slices.next().unwrap_or_default();
+        let vectors_full = self.vectors.len() + SEND_PIECES_MAX > VECTORS_MAX;
+        if self.departures.is_full() || vectors_full || self.headers.len() == HEADERS_MAX {
+            self.flush();
+        }
+        let names = &mut self.departures.names;
+        let (address, address_len) = match departure.to {
+            Some(to) => {
+                let (bytes, len) = name(to);
+                names.push(bytes);
+                (names[names.len() - 1].as_ptr(), len as libc::socklen_t)
+            }
+            None => (std::ptr::null(), 0),
+        };
+        if !departure.has_control() {
+            return opcode::Send::new(RingFd(fd.0), bytes.as_ptr(), bytes.len() as u32)
+                .dest_addr(address.cast())
+                .dest_addr_len(address_len)
+                .flags(FLAGS)
+                .build();
+        }
+        let (control, control_len) = departure.control(is_ipv6);
+        let controls = &mut self.departures.controls;
+        controls.push(control);
+        let last = controls.len() - 1;
+        let control = controls[last].as_mut_ptr();
+        let start = self.vectors.len();
+        for slice in std::iter::once(bytes).chain(slices) {
+            self.vectors.push(libc::iovec {
+                iov_base: slice.as_ptr().cast_mut().cast(),
+                iov_len: slice.len(),
+            });
+        }
+        let mut header = sys::message_header(&mut self.vectors[start..]);
+        header.msg_name = address.cast_mut().cast();
+        header.msg_namelen = address_len;
+        header.msg_control = control.cast();
+        header.msg_controllen = control_len as _;
+        self.headers.push(header);
+        let header = &self.headers[self.headers.len() - 1];
+        opcode::SendMsg::new(RingFd(fd.0), header).flags(FLAGS as u32).build()
+    }
+}
