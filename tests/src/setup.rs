@@ -18,6 +18,7 @@ pub struct Setup {
 struct ListenerPart {
     name: String,
     bind: Address,
+    protocol: &'static str,
     pool: String,
     keys: Vec<(String, String)>,
 }
@@ -70,11 +71,21 @@ impl Setup {
     }
 
     /// Adds a TCP listener.
-    pub fn listener(mut self, name: &str, bind: &Address, pool: &str) -> Self {
+    pub fn listener(self, name: &str, bind: &Address, pool: &str) -> Self {
+        self.listener_of("tcp", name, bind, pool)
+    }
+
+    /// Adds a UDP listener.
+    pub fn udp_listener(self, name: &str, bind: &Address, pool: &str) -> Self {
+        self.listener_of("udp", name, bind, pool)
+    }
+
+    fn listener_of(mut self, protocol: &'static str, name: &str, bind: &Address, pool: &str) -> Self {
         let (name, pool) = (name.to_owned(), pool.to_owned());
         self.listeners.push(ListenerPart {
             name,
             bind: bind.clone(),
+            protocol,
             pool,
             keys: Vec::new(),
         });
@@ -140,7 +151,7 @@ impl Setup {
         for listener in &self.listeners {
             lines.push(format!("  {}:", listener.name));
             lines.push(format!("    bind: \"{}\"", listener.bind));
-            lines.push("    protocol: tcp".to_owned());
+            lines.push(format!("    protocol: {}", listener.protocol));
             lines.push(format!("    pool: {}", listener.pool));
             lines.extend(listener.keys.iter().map(|(key, value)| format!("    {key}: {value}")));
         }

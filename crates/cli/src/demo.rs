@@ -176,6 +176,7 @@ fn health() -> Health {
             max_ejected: 50,
         }),
         slow_start: None,
+        silence: None,
         fail_open: false,
     }
 }

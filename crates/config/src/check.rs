@@ -5,6 +5,7 @@
 
 mod health;
 mod pool;
+mod udp;
 
 use crate::binds::{Binds, Owner};
 use crate::diagnostic::quote;
@@ -56,6 +57,7 @@ pub(crate) fn model(config: Config, problems: &mut Problems) -> Model {
             None => all_resolved = false,
         }
         required(listener, problems);
+        udp::check(listener, pool.map(|index| &config.pools.entries[index]), problems);
         listeners.extend(model_listener(listener, PoolIndex(pool.unwrap_or(0))));
     }
     for (index, pool) in config.pools.entries.iter().enumerate() {
@@ -66,6 +68,7 @@ pub(crate) fn model(config: Config, problems: &mut Problems) -> Model {
             problems.warning(pool.name.span, message, "");
         }
     }
+    let serve_udp = udp::pools(&listeners, config.pools.entries.len());
     Model {
         workers: config.workers.or(Workers::Auto),
         pin: config.pin.or(true),
@@ -75,7 +78,13 @@ pub(crate) fn model(config: Config, problems: &mut Problems) -> Model {
         drain_delay: config.drain_delay.or(DRAIN_DELAY.default),
         session_log: config.session_log.value.and_then(|at| session_log(at.value?)),
         listeners,
-        pools: config.pools.entries.into_iter().map(pool::model).collect(),
+        pools: config
+            .pools
+            .entries
+            .into_iter()
+            .zip(serve_udp)
+            .map(pool::model)
+            .collect(),
     }
 }
 
@@ -109,9 +118,9 @@ fn admin(field: &Field<raw::Admin>) -> Option<At<SocketAddr>> {
     }
 }
 
-/// All addresses, listeners first: when the default admin address collides, the listener's line is the one to show.
-fn binds(config: &Config, admin: Option<SocketAddr>, problems: &mut Problems) -> Binds {
-    let mut binds = Binds::default();
+/// All addresses of TCP and of UDP, listeners first: when the default admin address collides, the listener's line is the one to show.
+fn binds(config: &Config, admin: Option<SocketAddr>, problems: &mut Problems) -> [Binds; 2] {
+    let (mut binds, mut datagrams) = (Binds::default(), Binds::default());
     let words = |owner| match owner {
         Owner::Admin => "the admin port".to_owned(),
         Owner::Listener(index) => format!("listener {}", quote(&config.listeners.entries[index].name.value)),
@@ -132,7 +141,8 @@ fn binds(config: &Config, admin: Option<SocketAddr>, problems: &mut Problems) ->
     }
     for (index, listener) in config.listeners.entries.iter().enumerate() {
         for bind in listener.bind.value.iter().flat_map(|at| &at.value) {
-            if written.is_none() && admin.is_some_and(|admin| collides(&bind.value, admin)) {
+            let is_tcp = listener.protocol.or(Protocol::Tcp) == Protocol::Tcp;
+            if is_tcp && written.is_none() && admin.is_some_and(|admin| collides(&bind.value, admin)) {
                 let message = format!(
                     "{} collides with the admin port, which is {ADMIN_DEFAULT} by default",
                     bind.value
@@ -140,10 +150,15 @@ fn binds(config: &Config, admin: Option<SocketAddr>, problems: &mut Problems) ->
                 let help = "use another port, or set admin: { bind: ... } or admin: off";
                 problems.error(bind.span, message, help);
             }
-            binds.add(bind, Owner::Listener(index), &words, problems);
+            // A port of TCP and the same one of UDP have nothing to do with each other.
+            let same = match listener.protocol.or(Protocol::Tcp) {
+                Protocol::Tcp => &mut binds,
+                Protocol::Udp => &mut datagrams,
+            };
+            same.add(bind, Owner::Listener(index), &words, problems);
         }
     }
-    binds
+    [binds, datagrams]
 }
 
 fn collides(bind: &Address, admin: SocketAddr) -> bool {
@@ -185,7 +200,7 @@ fn required(listener: &raw::Listener, problems: &mut Problems) {
         "bind",
         "say where it listens, such as bind: 0.0.0.0:5432",
     );
-    need(listener.protocol.is_absent(), "protocol", "add protocol: tcp");
+    need(listener.protocol.is_absent(), "protocol", "add protocol: tcp, or udp");
     need(
         listener.pool.is_absent(),
         "pool",
@@ -273,6 +288,10 @@ fn model_listener(raw: &raw::Listener, pool: PoolIndex) -> Option<Listener> {
         half_closed_timeout: raw.half_closed_timeout.or(HALF_CLOSED_TIMEOUT.default),
         keepalive: keepalive(&raw.keepalive),
         dead_peer_timeout: raw.dead_peer_timeout.or(DEAD_PEER_TIMEOUT.default),
-        max_connections: raw.max_connections.value.as_ref().map(|at| at.value),
+        max_connections: [&raw.max_connections, &raw.udp.max_sessions]
+            .iter()
+            .find_map(|field| field.value.as_ref().map(|at| at.value)),
+        affinity_group: raw.affinity_group.value.as_ref().map(|at| at.value.as_str().into()),
+        udp: udp::model(&raw.udp),
     })
 }

@@ -5,6 +5,7 @@
 
 mod health;
 mod pool;
+mod udp;
 
 pub(crate) use pool::BALANCES;
 
@@ -24,12 +25,19 @@ use crate::values::word::{self, Choice};
 use crate::values::{address, duration, number, path, size};
 use ringway_core::model::{LogFormat, Protocol, Workers};
 
-const PROTOCOLS: [Choice<Protocol>; 1] = [Choice {
-    name: "tcp",
-    aliases: &[],
-    value: Protocol::Tcp,
-}];
-const PROTOCOLS_LATER: [&str; 3] = ["udp", "tls", "http"];
+const PROTOCOLS: [Choice<Protocol>; 2] = [
+    Choice {
+        name: "tcp",
+        aliases: &[],
+        value: Protocol::Tcp,
+    },
+    Choice {
+        name: "udp",
+        aliases: &[],
+        value: Protocol::Udp,
+    },
+];
+const PROTOCOLS_LATER: [&str; 2] = ["tls", "http"];
 
 const LOG_FORMATS: [Choice<LogFormat>; 2] = [
     Choice {
@@ -194,6 +202,10 @@ fn listener(name: At<String>, node: &Node, cx: &mut Decoder<'_>) -> Listener {
     listener.keepalive = fields.read("tcp_keepalive", keepalive);
     listener.dead_peer_timeout = fields.duration("dead_peer_timeout", DEAD_PEER_TIMEOUT);
     listener.max_connections = fields.number("max_connections", MAX_CONNECTIONS);
+    listener.affinity_group = fields.value("affinity_group", |text| {
+        word::check_name(text).map(|()| text.to_owned())
+    });
+    listener.udp = udp::decode(&mut fields);
     fields.finish();
     listener
 }

@@ -78,6 +78,7 @@ fn check_pool(pool: &Pool) {
     assert!(check.fails > 0 && check.passes > 0 && !check.interval.is_zero() && !check.timeout.is_zero());
     match &check.probe {
         Probe::Tcp | Probe::Tls(_) => {}
+        Probe::Datagram(datagram) => assert!(!datagram.send.is_empty()),
         Probe::Exchange(exchange) => assert!(!exchange.send.is_empty() || !exchange.expect.is_empty()),
         Probe::Http(http) => {
             // Nothing of it may end a line of the request.

@@ -3,9 +3,31 @@ use crate::values::duration;
 use crate::{Source, parse};
 use std::time::Duration;
 
+/// Keys of a listener that say nothing of UDP and have no effect there.
+const TCP_ONLY: [&str; 7] = [
+    "backlog",
+    "routing_timeout",
+    "idle_timeout",
+    "half_closed_timeout",
+    "tcp_keepalive",
+    "dead_peer_timeout",
+    "max_connections",
+];
+
 fn body(place: Place, indent: &str) -> String {
+    body_for(place, indent, "tcp")
+}
+
+fn body_for(place: Place, indent: &str, protocol: &str) -> String {
     let mut text = String::new();
-    for key in of(place) {
+    let applies = |key: &&Key| {
+        place != Place::Listener
+            || match protocol {
+                "udp" => !TCP_ONLY.contains(&key.name),
+                _ => !key.meaning.starts_with("UDP:"),
+            }
+    };
+    for key in of(place).filter(applies) {
         let inner = match key.name {
             "admin" => Some(Place::Admin),
             "buffers" => Some(Place::Buffers),
@@ -57,6 +79,13 @@ fn every_documented_default_is_the_default() {
             .to_owned(),
     );
     assert_eq!(written, absent);
+    let udp = |keys: &str| {
+        let text = "listeners:\n  a:\n    bind: 0.0.0.0:53\n    protocol: udp\n    pool: a\n";
+        check(format!("{text}{keys}pools: {{ a: {{ backends: 10.0.0.1:53 }} }}\n"))
+    };
+    let keys = body_for(Place::Listener, "    ", "udp");
+    assert!(keys.contains("session_timeout") && keys.contains("affinity"), "{keys}");
+    assert_eq!(udp(&keys), udp(""));
 }
 
 #[test]
@@ -136,7 +165,12 @@ fn range(takes: &str) -> Option<(&str, &str, String)> {
     let high = rest.split(',').next()?;
     let above = match high.parse::<u128>() {
         Ok(number) => (number + 1).to_string(),
-        Err(_) if high.ends_with('B') => "2MiB".to_owned(),
+        Err(_) if high.ends_with('B') => {
+            let unit = high.trim_start_matches(|c: char| c.is_ascii_digit());
+            let number: u64 = high[..high.len() - unit.len()].parse().expect(high);
+            format!("{}{unit}", 2 * number)
+        }
+        Err(_) if high.ends_with("/s") => format!("{}/s", high[..high.len() - 2].parse::<u64>().expect(high) + 1),
         Err(_) => {
             let any = crate::limits::Span {
                 min: Duration::ZERO,
@@ -206,7 +240,7 @@ fn documented_ranges_are_the_ranges() {
         assert!(takes(key, high), "{} {high}", key.name);
         assert!(!takes(key, &above), "{} {above}", key.name);
     }
-    assert_eq!(ranges, 35, "every key that takes a range");
+    assert_eq!(ranges, 44, "every key that takes a range");
 }
 
 #[test]

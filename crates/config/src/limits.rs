@@ -98,6 +98,20 @@ pub(crate) const BUFFERS_BYTES_MAX: u64 = 1 << 30;
 pub(crate) const BACKLOG: Range = Range { min: 1, max: 65_535 };
 /// Connections of one listener, and of one backend.
 pub(crate) const MAX_CONNECTIONS: Range = Range { min: 1, max: 1_000_000 };
+/// Datagrams of a client that a UDP session takes, and answers to each of them.
+pub(crate) const DATAGRAMS: Range = Range { min: 1, max: 1_000_000 };
+/// Datagrams of one client address in a second.
+pub(crate) const RATE: Range = Range {
+    min: 1,
+    max: 10_000_000,
+};
+/// What the kernel keeps for a UDP socket, bytes.
+pub(crate) const RECEIVE_BUFFER: Range = Range {
+    min: 64 << 10,
+    max: 256 << 20,
+};
+/// When `receive_buffer` is absent, bytes.
+pub(crate) const RECEIVE_BUFFER_DEFAULT: u32 = 1 << 20;
 /// Backends tried for one connection.
 pub(crate) const TRIES: Range = Range { min: 1, max: 16 };
 /// When `tries` is absent.
@@ -172,6 +186,18 @@ pub(crate) const IDLE_TIMEOUT: Span = Span {
     max: Duration::from_secs(365 * 86_400),
     default: HOUR,
 };
+/// Silence in both directions of a UDP session. Games and calls speak all the time; NAT routers forget after 30 s to 2 min.
+pub(crate) const SESSION_TIMEOUT: Span = Span {
+    min: Duration::from_millis(100),
+    max: DAY,
+    default: MINUTE,
+};
+/// The same until the backend has answered.
+pub(crate) const UNANSWERED_TIMEOUT: Span = Span {
+    min: Duration::from_millis(100),
+    max: DAY,
+    default: Duration::from_secs(5),
+};
 /// Silence after one side ended.
 pub(crate) const HALF_CLOSED_TIMEOUT: Span = Span {
     min: Duration::from_millis(100),
@@ -219,6 +245,11 @@ pub(crate) const SLOW_START: Limits = Limits {
     min: Duration::from_secs(1),
     max: HOUR,
 };
+/// Of a backend while a client sends.
+pub(crate) const SILENCE: Limits = Limits {
+    min: Duration::from_millis(100),
+    max: HOUR,
+};
 /// Age at which a session is ended; the high end is that of `idle_timeout`.
 pub(crate) const MAX_LIFETIME: Limits = Limits {
     min: Duration::from_secs(1),
@@ -263,6 +294,10 @@ const _: () = assert!(fits(HALF_CLOSED_TIMEOUT) && fits(DEAD_PEER_TIMEOUT) && fi
 const _: () = assert!(fits(KEEPALIVE_IDLE) && fits(KEEPALIVE_INTERVAL));
 const _: () = assert!(fits(QUEUE_TIMEOUT) && fits(HEALTH_INTERVAL) && fits(HEALTH_TIMEOUT) && fits(EJECT));
 const _: () = assert!(fits(RESOLVE_MIN) && fits(RESOLVE_MAX));
+const _: () = assert!(fits(SESSION_TIMEOUT) && fits(UNANSWERED_TIMEOUT));
+const _: () = assert!(holds(RECEIVE_BUFFER, RECEIVE_BUFFER_DEFAULT as u64));
+const _: () = assert!(RECEIVE_BUFFER.min.is_power_of_two() && RECEIVE_BUFFER.max.is_power_of_two());
+const _: () = assert!(RECEIVE_BUFFER.max <= i32::MAX as u64 && DATAGRAMS.max <= u32::MAX as u64);
 const _: () =
     assert!(holds(BUFFER_COUNT, BUFFER_COUNT_DEFAULT as u64) && holds(BUFFER_SIZE, BUFFER_SIZE_DEFAULT as u64));
 const _: () = assert!(holds(TRIES, TRIES_DEFAULT as u64) && holds(WEIGHT, WEIGHT_DEFAULT as u64));

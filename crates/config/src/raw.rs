@@ -4,7 +4,7 @@
 
 use crate::source::{At, Span};
 use ringway_core::model::{
-    Address, Balance, Failback, HashAlgorithm, LogFormat, LogTarget, OnBackendDown, Protocol, Target, Workers,
+    Address, Affinity, Balance, Failback, HashAlgorithm, LogFormat, LogTarget, OnBackendDown, Protocol, Target, Workers,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -125,6 +125,22 @@ pub(crate) struct Listener {
     pub(crate) keepalive: Field<Keepalive>,
     pub(crate) dead_peer_timeout: Field<Duration>,
     pub(crate) max_connections: Field<u32>,
+    pub(crate) affinity_group: Field<String>,
+    pub(crate) udp: Udp,
+}
+
+/// The keys of a listener that are particular to UDP.
+#[derive(Debug, Default)]
+pub(crate) struct Udp {
+    pub(crate) session_timeout: Field<Duration>,
+    pub(crate) unanswered_timeout: Field<Duration>,
+    pub(crate) max_sessions: Field<u32>,
+    pub(crate) max_sessions_per_client: Field<u32>,
+    pub(crate) rate: Field<u32>,
+    pub(crate) requests: Field<u32>,
+    pub(crate) responses: Field<u32>,
+    pub(crate) affinity: Field<Affinity>,
+    pub(crate) receive_buffer: Field<u32>,
 }
 
 impl Listener {
@@ -142,6 +158,8 @@ impl Listener {
             keepalive: Field::default(),
             dead_peer_timeout: Field::default(),
             max_connections: Field::default(),
+            affinity_group: Field::default(),
+            udp: Udp::default(),
         }
     }
 }
@@ -166,6 +184,8 @@ pub(crate) struct Pool {
     /// `None`: off.
     pub(crate) slow_start: Field<Option<Duration>>,
     pub(crate) fail_open: Field<bool>,
+    /// `None`: off.
+    pub(crate) silence: Field<Option<Duration>>,
     pub(crate) on_backend_down: Field<OnBackendDown>,
     pub(crate) failback: Field<Failback>,
     /// `None`: off.
@@ -190,6 +210,7 @@ impl Pool {
             health_check: Field::default(),
             passive: Field::default(),
             slow_start: Field::default(),
+            silence: Field::default(),
             fail_open: Field::default(),
             on_backend_down: Field::default(),
             failback: Field::default(),
@@ -229,6 +250,10 @@ pub(crate) enum ProbeProtocol {
     Https,
     Tls,
     SendExpect,
+    Udp,
+    Dns,
+    A2s,
+    Quake3,
 }
 
 impl ProbeProtocol {
@@ -240,6 +265,10 @@ impl ProbeProtocol {
             Self::Https => "https",
             Self::Tls => "tls",
             Self::SendExpect => "send_expect",
+            Self::Udp => "udp",
+            Self::Dns => "dns",
+            Self::A2s => "a2s",
+            Self::Quake3 => "quake3",
         }
     }
 }

@@ -66,6 +66,16 @@ listeners:
   postgres: { bind: 0.0.0.0:5432, protocol: tcp, pool: postgres, backlog: 4096, max_connections: 20000 }
   redis: { bind: [10.0.0.1:6379, '[2001:db8::1]:6379', unix:/run/ringway/redis.sock], protocol: tcp, pool: redis }
   web: { bind: 0.0.0.0:443, protocol: tcp, pool: web }
+  dns:
+    bind: 0.0.0.0:53
+    protocol: udp
+    pool: dns
+    max_sessions: 20000
+    max_sessions_per_client: 2000
+    rate: 5000/s
+    requests: 100
+    responses: 1
+    affinity_group: names
 pools:
   postgres:
     source: [10.0.0.2, 10.0.0.3]
@@ -89,6 +99,7 @@ pools:
       body: '"ready"'
       tls: { server_name: www.example.com, verify: true, ca: /etc/ssl/example.pem }
     backends: [web.example.com:443, "srv:_https._tcp.example.com"]
+  dns: { health_check: dns, backends: [10.0.0.21:53, 10.0.0.22:53] }
 "#,
     );
     assert_eq!(shown, bare.model);

@@ -72,6 +72,8 @@ fn a_minimal_file_has_the_documented_defaults() {
             keepalive,
             dead_peer_timeout: secs(60),
             max_connections: None,
+            affinity_group: None,
+            udp: Udp::default(),
         }],
         pools: vec![Pool {
             name: "web".into(),
@@ -94,6 +96,7 @@ fn a_minimal_file_has_the_documented_defaults() {
                     eject: secs(1),
                     max_ejected: 50,
                 }),
+                silence: None,
                 slow_start: None,
                 fail_open: false,
             },
@@ -188,6 +191,8 @@ pools:
         },
         dead_peer_timeout: secs(90),
         max_connections: Some(1_000),
+        affinity_group: None,
+        udp: Udp::default(),
     };
     assert_eq!(model.listeners, [expected]);
 }
@@ -257,6 +262,7 @@ pools:
                 eject: secs(600),
                 max_ejected: 0,
             }),
+            silence: None,
             slow_start: None,
             fail_open: true,
         },

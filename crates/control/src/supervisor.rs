@@ -19,7 +19,7 @@ use ringway_core::limits::{self, LimitError, ProcessLimits};
 use ringway_core::model::{Address, Model};
 use ringway_core::snapshot::Snapshot;
 use ringway_core::stats::WorkerStats;
-use ringway_proxy::worker::{Worker, WorkerConfig, WorkerSockets, bind_all};
+use ringway_proxy::worker::{ClientBounds, Worker, WorkerConfig, WorkerSockets, bind_all, client_bounds};
 use ringway_runtime::Capabilities;
 use std::fmt;
 use std::io;
@@ -67,6 +67,7 @@ pub fn run(model: Model, sources: Vec<String>, logs: &Logs) -> Result<(), RunErr
         .map_err(RunError::Control)?;
     let common = Common {
         gates,
+        clients: client_bounds(&observed.snapshot.model),
         capabilities,
         observed,
         ear,
@@ -245,6 +246,7 @@ async fn sample(live: Arc<Live>) {
 /// What all workers share.
 struct Common {
     gates: Arc<Gates>,
+    clients: ClientBounds,
     capabilities: Capabilities,
     observed: Arc<Observed>,
     ear: Arc<Ear>,
@@ -289,6 +291,7 @@ fn worker_config(index: usize, cpu: Option<usize>, sockets: WorkerSockets, commo
         stats: common.observed.workers[index].clone(),
         sockets,
         gates: common.gates.clone(),
+        clients: common.clients.clone(),
         capabilities: common.capabilities,
         observer: common.ear.clone(),
         epoch: common.epoch,

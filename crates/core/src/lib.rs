@@ -11,6 +11,7 @@ pub mod limits;
 pub mod model;
 pub mod queue;
 pub mod reason;
+pub mod session;
 pub mod snapshot;
 pub mod spare;
 pub mod stats;

@@ -4,6 +4,7 @@
 //! Absent here on purpose: text, positions in files, defaults of the file format (those live in `ringway-config`). The
 //! functions `new` give something plain to start from to whoever builds a model in code: the demo and tests.
 
+use crate::session::{ClientLimits, Rules};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -126,6 +127,8 @@ pub struct BackendIndex(pub usize);
 pub enum Protocol {
     /// Bytes are relayed as they come.
     Tcp,
+    /// Datagrams are relayed in sessions.
+    Udp,
 }
 
 /// A bound address (or several), its protocol, the pool it feeds.
@@ -153,9 +156,59 @@ pub struct Listener {
     pub dead_peer_timeout: Duration,
     /// Connections open at the same time over all workers; `None`: what the descriptor limit allows.
     pub max_connections: Option<u32>,
+    /// Clients of all listeners of a group are sent to the same host; `None`: of no group.
+    pub affinity_group: Option<Arc<str>>,
+    /// What is particular to UDP.
+    pub udp: Udp,
+}
+
+/// What is particular to UDP listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Udp {
+    /// When sessions end.
+    pub rules: Rules,
+    /// What one client address may do.
+    pub clients: ClientLimits,
+    /// What belongs to the same session.
+    pub affinity: Affinity,
+    /// What the kernel keeps for each socket until it is taken, bytes of its own accounting.
+    pub receive_buffer: u32,
+}
+
+impl Default for Udp {
+    fn default() -> Self {
+        Self {
+            rules: Rules {
+                timeout: Duration::from_secs(60),
+                unanswered_timeout: Duration::from_secs(5),
+                requests: None,
+                responses: None,
+            },
+            clients: ClientLimits::default(),
+            affinity: Affinity::Session,
+            receive_buffer: 1 << 20,
+        }
+    }
+}
+
+/// Which datagrams of a client go to the same backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Affinity {
+    /// Those from one address and port, for as long as their session lives.
+    #[default]
+    Session,
+    /// All from one address, by rendezvous hashing.
+    ClientIp,
+    /// Each is balanced by itself.
+    None,
 }
 
 impl Listener {
+    /// Whether a client's address alone decides which host it is sent to.
+    pub fn stays_at_host(&self) -> bool {
+        self.affinity_group.is_some() || (self.protocol == Protocol::Udp && self.udp.affinity == Affinity::ClientIp)
+    }
+
     /// At one address, with the usual time limits and no limit on connections of its own.
     pub fn new(name: &str, bind: Address, pool: PoolIndex) -> Self {
         Self {
@@ -170,6 +223,8 @@ impl Listener {
             keepalive: Keepalive::USUAL,
             dead_peer_timeout: Duration::from_secs(60),
             max_connections: None,
+            affinity_group: None,
+            udp: Udp::default(),
         }
     }
 }
@@ -262,6 +317,8 @@ pub struct Health {
     pub check: Option<HealthCheck>,
     /// Judgement by what connections meet; `None`: none.
     pub passive: Option<Passive>,
+    /// UDP: a client that sends for this long without any answer has lost its backend; `None`: that says nothing.
+    pub silence: Option<Duration>,
     /// A backend that comes (back) up starts with a small share that grows to its whole weight over this time.
     pub slow_start: Option<Duration>,
     /// With no backend left that is well, all are used instead of none.
@@ -287,6 +344,8 @@ pub enum OnBackendDown {
     Keep,
     /// They are closed, so that clients connect anew and reach another backend.
     Close,
+    /// UDP: they go on with another backend. TCP connections, which cannot, are kept.
+    Move,
 }
 
 /// What happens when backends that are no backups are well again while backups serve.
@@ -339,6 +398,19 @@ pub enum Probe {
     Exchange(ProbeExchange),
     /// An HTTP request is answered as expected; with TLS if `tls` is there.
     Http(ProbeHttp),
+    /// A datagram is answered by one that begins as expected. Silence is no answer.
+    Datagram(ProbeDatagram),
+}
+
+/// A datagram to send, and how its answer begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeDatagram {
+    /// Sent up to three times, because datagrams may be lost.
+    pub send: Arc<[u8]>,
+    /// What answers begin with; empty: any answer will do.
+    pub expect: Arc<[u8]>,
+    /// The answer is looked at as one of DNS: it must be to our question, and not say that the server failed.
+    pub is_dns: bool,
 }
 
 /// The TLS of a probe.

@@ -58,6 +58,8 @@ reasons! {
         IdleTimeout = "idle_timeout", Nobody;
         /// One side ended, the other stayed silent for `half_closed_timeout`.
         HalfClosedTimeout = "half_closed_timeout", Nobody;
+        /// UDP: no datagram in either direction for `session_timeout`, or no answer for `unanswered_timeout`.
+        SessionTimeout = "session_timeout", Nobody;
         /// The client's kernel sent a reset.
         ClientReset = "client_reset", Client;
         /// The backend's kernel sent a reset.
@@ -98,6 +100,37 @@ reasons! {
         MaxConnections = "max_connections", Local;
         /// Accepting failed because descriptors or memory ran out; the client stays in the backlog.
         Descriptors = "descriptors", Local;
+    }
+}
+
+reasons! {
+    /// Why a datagram was not passed on. Nobody is told: an answer of our own could be sent to whoever was named as the
+    /// sender.
+    DropReason {
+        /// It came from one of our own addresses, or from a backend that is none of its session's.
+        Loop = "loop", Client;
+        /// Its sender sends more than `rate` allows.
+        Rate = "rate", Client;
+        /// It would open a session, and there are as many as there may be.
+        MaxSessions = "max_sessions", Local;
+        /// It would open a session, and its sender has as many as one may have.
+        ClientSessions = "client_sessions", Client;
+        /// It would open a session, and so would many others that came with it: established sessions are served first.
+        Burst = "burst", Client;
+        /// No backend could be chosen.
+        NoBackend = "no_backend", Backend;
+        /// No socket could be made for its session (descriptors, ports, memory).
+        LocalError = "local_error", Local;
+        /// The kernel had no room to send it.
+        SendFull = "send_full", Local;
+        /// The kernel had no room to keep it until we took it.
+        ReceiveFull = "receive_full", Local;
+        /// Sending it failed otherwise.
+        SendFailed = "send_failed", Backend;
+        /// It came for a session that was over.
+        Late = "late", Backend;
+        /// It was longer than a datagram can be, and its end was lost.
+        Truncated = "truncated", Local;
     }
 }
 

@@ -3,7 +3,7 @@
 //! Every counter has one writer (its worker), so an update is a relaxed load and a relaxed store, never an atomic
 //! read-modify-write; a scrape sums over workers without asking them. Sums may be a few events behind, never torn.
 
-use crate::reason::{ConnectError, EndReason, ShedReason};
+use crate::reason::{ConnectError, DropReason, EndReason, ShedReason};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -140,6 +140,14 @@ pub struct ListenerStats {
     pub shed: [Counter; ShedReason::COUNT],
     /// From accept to end.
     pub session_seconds: Histogram,
+    /// Datagrams of clients that were passed on to backends.
+    pub datagrams_from_clients: Counter,
+    /// Datagrams of backends that were passed on to clients.
+    pub datagrams_from_backends: Counter,
+    /// Datagrams that were not passed on, by [`DropReason::index`].
+    pub dropped: [Counter; DropReason::COUNT],
+    /// Sessions that went on with another backend.
+    pub moved: Counter,
 }
 
 /// What one worker counted for one backend of one pool.
@@ -162,6 +170,10 @@ pub struct BackendStats {
     pub first_byte_seconds: Histogram,
     /// Connections that the backend ended before its first byte, without the client having ended.
     pub ended_early: Counter,
+    /// Datagrams of clients that were passed on to the backend.
+    pub datagrams_from_clients: Counter,
+    /// Datagrams of the backend that were passed on to clients.
+    pub datagrams_from_backends: Counter,
 }
 
 /// What one worker's runtime counted. Filled by the worker once per loop turn or less often.

@@ -51,6 +51,7 @@ fn pool(backends: Vec<Backend>, is_probed: bool) -> Pool {
                 eject: seconds(1),
                 max_ejected: 50,
             }),
+            silence: None,
             slow_start: None,
             fail_open: false,
         },

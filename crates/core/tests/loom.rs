@@ -14,6 +14,8 @@ mod model;
 mod queue;
 #[path = "../src/reason.rs"]
 mod reason;
+#[path = "../src/session/mod.rs"]
+mod session;
 #[path = "../src/snapshot.rs"]
 mod snapshot;
 #[path = "../src/stats.rs"]

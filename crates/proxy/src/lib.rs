@@ -9,6 +9,7 @@ pub mod observer;
 mod session;
 pub mod state;
 pub mod tcp;
+pub mod udp;
 pub mod upstream;
 pub mod worker;
 

@@ -43,6 +43,8 @@ pub struct SessionRecord {
     pub bytes_from_client: u64,
     /// Bytes received from the backend and passed on.
     pub bytes_from_backend: u64,
+    /// UDP: datagrams received from the client and passed on, and from the backend; `None` of a connection.
+    pub datagrams: Option<(u64, u64)>,
     /// From accept to end.
     pub duration: Duration,
     /// Why it ended.

@@ -33,6 +33,8 @@ pub(crate) struct Entry {
     pub(crate) connect_time: Option<Duration>,
     pub(crate) bytes_from_client: u64,
     pub(crate) bytes_from_backend: u64,
+    /// UDP: from the client, from the backend.
+    pub(crate) datagrams: Option<(u64, u64)>,
 }
 
 impl Session {
@@ -95,6 +97,7 @@ impl Session {
                 connect_time,
                 bytes_from_client,
                 bytes_from_backend,
+                datagrams,
             } = entry.take();
             self.worker.record(SessionRecord {
                 client,
@@ -105,6 +108,7 @@ impl Session {
                 connect_time,
                 bytes_from_client,
                 bytes_from_backend,
+                datagrams,
                 duration,
                 reason,
             });

@@ -4,7 +4,7 @@
 //! every task polled.
 
 use crate::observer::{Observer, SessionRecord};
-use ringway_core::balance::{Choice, ClientKey, NoChoice, Tried};
+use ringway_core::balance::{Choice, ClientKey, NoChoice, Selector, Tried};
 use ringway_core::gate::Gates;
 use ringway_core::model::PoolIndex;
 use ringway_core::snapshot::{PoolView, Snapshot};
@@ -155,8 +155,22 @@ impl WorkerState {
         })
     }
 
-    /// Chooses a backend of a pool as the pool is now.
-    pub(crate) fn choose(&self, pool: PoolIndex, client: ClientKey, tried: &Tried) -> Result<Choice, NoChoice> {
+    /// Chooses a backend of a pool as the pool is now, for a client of this listener.
+    pub(crate) fn choose(
+        &self,
+        listener: usize,
+        pool: PoolIndex,
+        client: ClientKey,
+        tried: &Tried,
+    ) -> Result<Choice, NoChoice> {
+        if self.snapshot.model.listeners[listener].stays_at_host() {
+            return self.with_selector(pool, |selector| selector.choose_host(client, tried));
+        }
+        let now = self.moment();
+        self.with_selector(pool, |selector| selector.choose(client, tried, now))
+    }
+
+    fn with_selector<T>(&self, pool: PoolIndex, ask: impl FnOnce(&Selector) -> T) -> T {
         let shared = &self.snapshot.pools[pool.0];
         let cached = &mut self.views.borrow_mut()[pool.0];
         let version = shared.version();
@@ -166,12 +180,13 @@ impl WorkerState {
                 view: shared.view(),
             };
         }
-        cached.view.selector.choose(client, tried, self.moment())
+        ask(&cached.view.selector)
     }
 
     /// Whether a pool's choice depends on who the client is.
-    pub(crate) fn asks_for_client(&self, pool: PoolIndex) -> bool {
-        self.views.borrow()[pool.0].view.selector.asks_for_client()
+    pub(crate) fn asks_for_client(&self, listener: usize, pool: PoolIndex) -> bool {
+        self.snapshot.model.listeners[listener].stays_at_host()
+            || self.views.borrow()[pool.0].view.selector.asks_for_client()
     }
 
     /// Now, on the clock that all workers and the control plane share.

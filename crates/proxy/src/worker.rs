@@ -6,14 +6,21 @@
 use crate::convert;
 use crate::observer::Observer;
 use crate::state::{Orders, Parts, WorkerState};
-use crate::tcp::accept::accept_all;
+use crate::tcp::accept::{accept, until_ended};
+use crate::udp;
 use ringway_core::gate::Gates;
-use ringway_core::model::{Address, Listener, Model};
+use ringway_core::model::{Address, Listener, Model, Protocol, Target};
+use ringway_core::session::Clients;
 use ringway_core::snapshot::Snapshot;
 use ringway_core::stats::WorkerStats;
 use ringway_runtime::socket::{self, ListenError};
-use ringway_runtime::{BufferOptions, Capabilities, ListenOptions, Remote, Runtime, thread as cpu};
+use ringway_runtime::{
+    BufferOptions, Capabilities, DatagramOptions, ListenOptions, Remote, Runtime, bind_datagrams,
+    probe_datagram_address_free, thread as cpu,
+};
 use std::fmt;
+use std::hash::RandomState;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +43,47 @@ pub struct BindError {
 
 /// Bound listening sockets of one worker; parallel to `Model::listeners` and their addresses.
 #[derive(Debug, Default)]
-pub struct WorkerSockets(Vec<Vec<OwnedFd>>);
+pub struct WorkerSockets(Vec<ListenerSockets>);
+
+#[derive(Debug)]
+enum ListenerSockets {
+    Tcp(Vec<OwnedFd>),
+    Udp(Vec<udp::Bound>),
+}
+
+impl ListenerSockets {
+    const fn new(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp(Vec::new()),
+            Protocol::Udp => Self::Udp(Vec::new()),
+        }
+    }
+
+    fn push(&mut self, socket: OwnedFd, bound: &Address) {
+        match (self, bound) {
+            (Self::Tcp(sockets), _) => sockets.push(socket),
+            (Self::Udp(sockets), &Address::Inet(address)) => sockets.push((socket, address)),
+            // Refused by the configuration's check.
+            (Self::Udp(_), Address::Unix(_)) => {}
+        }
+    }
+}
+
+/// Buffers for datagrams of a worker that has a UDP listener. Only those that are used take memory: a page for each short
+/// datagram that waits to be sent on.
+const DATAGRAM_BUFFERS: u16 = 256;
+
+/// The bounds on client addresses of each listener, over all workers; parallel to `Model::listeners`.
+pub type ClientBounds = Arc<[Option<Arc<Clients<RandomState>>>]>;
+
+/// Nobody has a session yet.
+pub fn client_bounds(model: &Model) -> ClientBounds {
+    let bounds = |listener: &Listener| {
+        let limits = listener.udp.clients;
+        (!limits.is_none()).then(|| Arc::new(Clients::new(limits, RandomState::new())))
+    };
+    model.listeners.iter().map(bounds).collect()
+}
 
 /// The sockets of each worker, and the addresses as bound.
 pub type Bound = (Vec<WorkerSockets>, Vec<Vec<Address>>);
@@ -51,13 +98,15 @@ pub fn bind_all(model: &Model, workers: usize) -> Result<Bound, Vec<BindError>> 
     let mut bound = Vec::new();
     let mut errors = Vec::new();
     for listener in &model.listeners {
-        sockets.iter_mut().for_each(|sockets| sockets.0.push(Vec::new()));
+        for sockets in &mut sockets {
+            sockets.0.push(ListenerSockets::new(listener.protocol));
+        }
         let mut addresses = Vec::new();
         for address in &listener.bind {
             match bind(listener, address, workers) {
                 Ok((opened, address)) => {
                     for (sockets, socket) in sockets.iter_mut().zip(opened) {
-                        sockets.0.last_mut().expect("pushed above").push(socket);
+                        sockets.0.last_mut().expect("pushed above").push(socket, &address);
                     }
                     addresses.push(address);
                 }
@@ -79,6 +128,9 @@ pub fn bind_all(model: &Model, workers: usize) -> Result<Bound, Vec<BindError>> 
 
 /// One socket per worker on the same address. A UNIX path has one socket, which the workers share.
 fn bind(listener: &Listener, address: &Address, workers: usize) -> Result<(Vec<OwnedFd>, Address), ListenError> {
+    if let (Protocol::Udp, &Address::Inet(address)) = (listener.protocol, address) {
+        return bind_udp(listener, address, workers);
+    }
     let mut address = convert::address(address);
     let backlog = listener
         .backlog
@@ -100,6 +152,25 @@ fn bind(listener: &Listener, address: &Address, workers: usize) -> Result<(Vec<O
         address = bound;
     }
     Ok((sockets, convert::model_address(address)))
+}
+
+fn bind_udp(
+    listener: &Listener,
+    mut address: SocketAddr,
+    workers: usize,
+) -> Result<(Vec<OwnedFd>, Address), ListenError> {
+    let options = DatagramOptions {
+        receive_buffer: listener.udp.receive_buffer,
+        send_buffer: 0,
+    };
+    probe_datagram_address_free(address)?;
+    let mut sockets = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let (socket, bound) = bind_datagrams(address, &options)?;
+        sockets.push(socket);
+        address = bound;
+    }
+    Ok((sockets, Address::Inet(address)))
 }
 
 fn bind_sentence(listener: &Listener, address: &Address, error: &ListenError) -> String {
@@ -149,6 +220,8 @@ pub struct WorkerConfig {
     pub sockets: WorkerSockets,
     /// Caps on connections, shared by all workers.
     pub gates: Arc<Gates>,
+    /// Bounds on client addresses, shared by all workers.
+    pub clients: ClientBounds,
     /// What the kernel can do.
     pub capabilities: Capabilities,
     /// Hears of what the worker meets.
@@ -246,7 +319,18 @@ fn run(config: WorkerConfig, orders: Arc<Orders>, started: &SyncSender<Result<Re
         count: buffers.count,
         size: buffers.size,
     };
-    let runtime = match Runtime::new(&config.capabilities, buffers) {
+    let serves_udp = config
+        .snapshot
+        .model
+        .listeners
+        .iter()
+        .any(|it| it.protocol == Protocol::Udp);
+    let runtime = if serves_udp {
+        Runtime::with_datagrams(&config.capabilities, buffers, DATAGRAM_BUFFERS)
+    } else {
+        Runtime::new(&config.capabilities, buffers)
+    };
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(unavailable) => {
             // The other end waits for exactly this.
@@ -260,13 +344,7 @@ fn run(config: WorkerConfig, orders: Arc<Orders>, started: &SyncSender<Result<Re
         .epoch
         .elapsed()
         .saturating_sub(Duration::from_nanos(handle.now().as_nanos()));
-    let adopt = |sockets: Vec<OwnedFd>| {
-        sockets
-            .into_iter()
-            .map(|socket| handle.adopt_listener(socket))
-            .collect()
-    };
-    let listeners = config.sockets.0.into_iter().map(adopt).collect();
+    let own: Vec<SocketAddr> = own_addresses(&config.sockets, &config.snapshot).collect();
     let parts = Parts {
         index: config.index,
         snapshot: config.snapshot,
@@ -277,9 +355,39 @@ fn run(config: WorkerConfig, orders: Arc<Orders>, started: &SyncSender<Result<Re
         clock_offset,
     };
     let state = WorkerState::new(handle.clone(), parts);
+    let mut tasks = Vec::new();
+    for (index, sockets) in config.sockets.0.into_iter().enumerate() {
+        match sockets {
+            ListenerSockets::Tcp(sockets) => tasks.extend(sockets.into_iter().map(|socket| {
+                let listener = handle.adopt_listener(socket);
+                handle.spawn(accept(state.clone(), index, listener))
+            })),
+            ListenerSockets::Udp(sockets) => {
+                let clients = config.clients[index].clone();
+                let fronts = udp::Fronts::adopt(&handle, sockets);
+                tasks.push(handle.spawn(udp::serve(state.clone(), index, fronts, own.clone(), clients)));
+            }
+        }
+    }
     let _ = started.send(Ok(handle.remote()));
-    runtime.run(accept_all(state.clone(), handle, listeners), |_| {
+    runtime.run(until_ended(state.clone(), handle, tasks), |_| {
         state.relieve_buffers();
         state.publish_stats();
     });
+}
+
+/// Where datagrams of our own would come from: UDP listeners, and the backends of their pools.
+fn own_addresses<'a>(sockets: &'a WorkerSockets, snapshot: &'a Snapshot) -> impl Iterator<Item = SocketAddr> + 'a {
+    let bound = sockets.0.iter().flat_map(|sockets| match sockets {
+        ListenerSockets::Udp(sockets) => &sockets[..],
+        ListenerSockets::Tcp(_) => &[],
+    });
+    let model = &snapshot.model;
+    let pools = model.listeners.iter().filter(|it| it.protocol == Protocol::Udp);
+    let backends = pools.flat_map(|listener| &model.pools[listener.pool.0].backends);
+    let backends = backends.filter_map(|backend| match &backend.target {
+        Target::Address(Address::Inet(address)) => Some(*address),
+        _ => None,
+    });
+    bound.map(|(_, address)| *address).chain(backends)
 }

@@ -7,7 +7,9 @@ use crate::limits::{
 use crate::problem::Problems;
 use crate::raw::{self, Field, ProbeProtocol};
 use crate::source::{At, Span};
-use ringway_core::model::{Address, Health, HealthCheck, Passive, Probe, ProbeExchange, ProbeHttp, ProbeTls, Target};
+use ringway_core::model::{
+    Address, Health, HealthCheck, Passive, Probe, ProbeDatagram, ProbeExchange, ProbeHttp, ProbeTls, Target,
+};
 
 /// Everything that can be said about a pool's health check.
 pub(super) fn check(pool: &raw::Pool, problems: &mut Problems) {
@@ -39,7 +41,7 @@ pub(super) fn check(pool: &raw::Pool, problems: &mut Problems) {
 
 /// Keys of one protocol have no effect with another.
 fn belongs(check: &raw::HealthCheck, problems: &mut Problems) {
-    use ProbeProtocol::{Http, Https, SendExpect, Tcp, Tls};
+    use ProbeProtocol::{Http, Https, SendExpect, Tcp, Tls, Udp};
     let protocol = check.protocol.or(Tcp);
     let http: &[ProbeProtocol] = &[Http, Https];
     let keys = [
@@ -48,8 +50,13 @@ fn belongs(check: &raw::HealthCheck, problems: &mut Problems) {
         ("host", written(&check.host), http, "http"),
         ("status", written(&check.status), http, "http"),
         ("body", written(&check.body), http, "http"),
-        ("send", written(&check.send), &[SendExpect], "send_expect"),
-        ("expect", written(&check.expect), &[SendExpect], "send_expect"),
+        ("send", written(&check.send), &[SendExpect, Udp], "send_expect or udp"),
+        (
+            "expect",
+            written(&check.expect),
+            &[SendExpect, Udp],
+            "send_expect or udp",
+        ),
         (
             "tls",
             written(&check.tls),
@@ -85,6 +92,8 @@ const fn tls_with(protocol: ProbeProtocol) -> &'static str {
         ProbeProtocol::Http | ProbeProtocol::Https => "https",
         ProbeProtocol::Tcp | ProbeProtocol::Tls => "tls",
         ProbeProtocol::SendExpect => "send_expect",
+        // DTLS is not spoken.
+        ProbeProtocol::Udp | ProbeProtocol::Dns | ProbeProtocol::A2s | ProbeProtocol::Quake3 => "tls",
     }
 }
 
@@ -101,6 +110,12 @@ fn exchange(check: &raw::HealthCheck, whole: Span, problems: &mut Problems) {
         let at = check.protocol.key.unwrap_or(whole);
         let help = "add what is sent, what is expected, or both, such as send: 'PING\\r\\n' and expect: '+PONG'";
         problems.error(at, "protocol: send_expect needs send or expect", help);
+    }
+    // Nobody answers what was not sent.
+    if check.protocol.or(ProbeProtocol::Tcp) == ProbeProtocol::Udp && says_nothing(&check.send) {
+        let at = check.protocol.key.unwrap_or(whole);
+        let help = "add what is sent, such as send: '\\xff\\xff\\xff\\xffgetinfo', or use protocol: dns, a2s or quake3";
+        problems.error(at, "protocol: udp needs send", help);
     }
 }
 
@@ -131,6 +146,7 @@ pub(super) fn model(pool: &raw::Pool) -> Health {
             eject: raw.eject.or(EJECT.default),
             max_ejected: raw.max_ejected.or(MAX_EJECTED_DEFAULT),
         }),
+        silence: pool.silence.or(None),
         slow_start: pool.slow_start.or(None),
         fail_open: pool.fail_open.or(false),
     }
@@ -155,12 +171,39 @@ fn probe(raw: &raw::HealthCheck) -> Probe {
         ProbeProtocol::Tls => Probe::Tls(tls()),
         ProbeProtocol::Http => Probe::Http(http(raw, None)),
         ProbeProtocol::Https => Probe::Http(http(raw, Some(tls()))),
+        ProbeProtocol::Udp => Probe::Datagram(ProbeDatagram {
+            send: bytes(&raw.send),
+            expect: bytes(&raw.expect),
+            is_dns: false,
+        }),
+        ProbeProtocol::Dns => datagram(DNS_QUESTION, b"", true),
+        ProbeProtocol::A2s => datagram(A2S_INFO, CONNECTIONLESS, false),
+        ProbeProtocol::Quake3 => datagram(QUAKE3_STATUS, QUAKE3_ANSWER, false),
         ProbeProtocol::SendExpect => Probe::Exchange(ProbeExchange {
             send: bytes(&raw.send),
             expect: bytes(&raw.expect),
             tls: raw.tls.value.as_ref().map(|_| tls()),
         }),
     }
+}
+
+/// The name servers of the root, a question that every server has an answer to, if only a refusal (RFC 1035, section 4):
+/// an id, recursion desired, one question: the empty name, type NS, class IN.
+const DNS_QUESTION: &[u8] = b"\x52\x57\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01";
+/// Valve's server query A2S_INFO (Source and GoldSource). Its answer is the information, or a challenge.
+const A2S_INFO: &[u8] = b"\xff\xff\xff\xffTSource Engine Query\0";
+/// What packets outside of a connection begin with, in the protocols of Quake and Valve.
+const CONNECTIONLESS: &[u8] = b"\xff\xff\xff\xff";
+/// The status query of Quake III Arena and its relatives.
+const QUAKE3_STATUS: &[u8] = b"\xff\xff\xff\xffgetstatus\n";
+const QUAKE3_ANSWER: &[u8] = b"\xff\xff\xff\xffstatusResponse";
+
+fn datagram(send: &[u8], expect: &[u8], is_dns: bool) -> Probe {
+    Probe::Datagram(ProbeDatagram {
+        send: send.into(),
+        expect: expect.into(),
+        is_dns,
+    })
 }
 
 fn http(raw: &raw::HealthCheck, tls: Option<ProbeTls>) -> ProbeHttp {

@@ -169,27 +169,29 @@ pub(super) fn own_listeners(
     pool: &raw::Pool,
     config: &Config,
     indexes: &HashMap<&str, usize>,
-    binds: &Binds,
+    binds: &[Binds; 2],
     problems: &mut Problems,
 ) {
     for backend in pool.backends() {
         let found = addresses(&backend.target.value)
             .into_iter()
-            .find_map(|address| binds.answering(&address));
-        let Some(Owner::Listener(owner)) = found else {
-            continue;
-        };
-        let listener = &config.listeners.entries[owner];
-        let target = listener
-            .pool
-            .value
-            .as_ref()
-            .and_then(|at| indexes.get(at.value.as_str()));
-        if target == Some(&index) {
-            let name = quote(&listener.name.value);
-            let message = format!("backend {} is listener {name} itself", words(&backend.target.value));
-            let note = (listener.name.span, "this listener sends its connections here");
-            problems.error_with_note(backend.target.span, message, "write the backend's own address", note);
+            .flat_map(|address| binds.iter().filter_map(move |binds| binds.answering(&address)));
+        for owner in found.filter_map(|owner| match owner {
+            Owner::Listener(index) => Some(index),
+            Owner::Admin => None,
+        }) {
+            let listener = &config.listeners.entries[owner];
+            let target = listener
+                .pool
+                .value
+                .as_ref()
+                .and_then(|at| indexes.get(at.value.as_str()));
+            if target == Some(&index) {
+                let name = quote(&listener.name.value);
+                let message = format!("backend {} is listener {name} itself", words(&backend.target.value));
+                let note = (listener.name.span, "this listener sends its connections here");
+                problems.error_with_note(backend.target.span, message, "write the backend's own address", note);
+            }
         }
     }
 }
@@ -209,8 +211,13 @@ fn addresses(target: &Target) -> Vec<Address> {
     }
 }
 
-/// A pool as it is, with defaults for what is absent.
-pub(super) fn model(raw: raw::Pool) -> Pool {
+/// A pool as it is, with defaults for what is absent. `serves_udp`: a UDP listener feeds it.
+pub(super) fn model((raw, serves_udp): (raw::Pool, bool)) -> Pool {
+    let when_down = if serves_udp {
+        OnBackendDown::Move
+    } else {
+        OnBackendDown::Keep
+    };
     let health = health::model(&raw);
     let hash = raw.hash.value.map(|at| at.value).unwrap_or_default();
     Pool {
@@ -235,7 +242,7 @@ pub(super) fn model(raw: raw::Pool) -> Pool {
         queue: raw.queue.value.and_then(|at| model_queue(&at.value?)),
         health,
         sessions: Sessions {
-            on_backend_down: raw.on_backend_down.or(OnBackendDown::Keep),
+            on_backend_down: raw.on_backend_down.or(when_down),
             failback: raw.failback.or(Failback::Auto),
             max_lifetime: raw.max_lifetime.or(None),
         },

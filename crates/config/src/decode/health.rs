@@ -14,12 +14,16 @@ use crate::tree::{Kind, Node};
 use crate::values::word::{self, Choice};
 use crate::values::{escape, http, name, number, path};
 
-const PROTOCOLS: [Choice<ProbeProtocol>; 5] = [
+const PROTOCOLS: [Choice<ProbeProtocol>; 9] = [
     protocol(ProbeProtocol::Tcp),
     protocol(ProbeProtocol::Http),
     protocol(ProbeProtocol::Https),
     protocol(ProbeProtocol::Tls),
     protocol(ProbeProtocol::SendExpect),
+    protocol(ProbeProtocol::Udp),
+    protocol(ProbeProtocol::Dns),
+    protocol(ProbeProtocol::A2s),
+    protocol(ProbeProtocol::Quake3),
 ];
 
 const METHODS: [Choice<&str>; 3] = [method("GET"), method("HEAD"), method("OPTIONS")];

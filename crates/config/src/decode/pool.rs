@@ -7,8 +7,8 @@ use crate::fields::{Decoder, narrow};
 use crate::keys::Place;
 use crate::limits::{
     BACKENDS_PER_POOL_MAX, CONNECT_TIMEOUT, DEAD_PEER_TIMEOUT, HASH_MAX_LOAD, HASH_SEED, MAX_CONNECTIONS, MAX_LIFETIME,
-    QUEUE_MAX, QUEUE_TIMEOUT, RESOLVE_MAX, RESOLVE_MIN, RESOLVE_SERVERS_MAX, SLOW_START, SOURCE_ADDRESSES_MAX, TRIES,
-    WEIGHT,
+    QUEUE_MAX, QUEUE_TIMEOUT, RESOLVE_MAX, RESOLVE_MIN, RESOLVE_SERVERS_MAX, SILENCE, SLOW_START, SOURCE_ADDRESSES_MAX,
+    TRIES, WEIGHT,
 };
 use crate::problem::Fault;
 use crate::raw::{Backend, Backends, Hash, Pool, Queue, Resolve};
@@ -65,7 +65,7 @@ const HASHES: [Choice<HashAlgorithm>; 2] = [
     },
 ];
 
-const ON_BACKEND_DOWN: [Choice<OnBackendDown>; 2] = [
+const ON_BACKEND_DOWN: [Choice<OnBackendDown>; 3] = [
     Choice {
         name: "keep",
         aliases: &[],
@@ -75,6 +75,11 @@ const ON_BACKEND_DOWN: [Choice<OnBackendDown>; 2] = [
         name: "close",
         aliases: &[],
         value: OnBackendDown::Close,
+    },
+    Choice {
+        name: "move",
+        aliases: &[],
+        value: OnBackendDown::Move,
     },
 ];
 
@@ -112,6 +117,7 @@ pub(super) fn pool(name: At<String>, node: &Node, cx: &mut Decoder<'_>) -> Pool 
         cx.map_or_off(node, "passive", "{ fails: 1 }", passive)
     });
     pool.slow_start = fields.value("slow_start", |text| duration::parse_or_off(text, SLOW_START));
+    pool.silence = fields.value("silence", |text| duration::parse_or_off(text, SILENCE));
     pool.fail_open = fields.value("fail_open", number::parse_bool);
     pool.on_backend_down = fields.value("on_backend_down", |text| word::choose(text, &ON_BACKEND_DOWN, &[]));
     pool.failback = fields.value("failback", |text| word::choose(text, &FAILBACKS, &[]));

@@ -6,18 +6,8 @@ use super::Place;
 /// Keys that a later version will know.
 pub(super) const LATER: &[(Place, &[&str])] = &[
     (Place::Top, &["control", "log", "tls"]),
-    (
-        Place::Listener,
-        &[
-            "session_timeout",
-            "max_sessions",
-            "routes",
-            "fallback",
-            "tls",
-            "proxy_protocol",
-        ],
-    ),
-    (Place::Pool, &["affinity", "proxy_protocol"]),
+    (Place::Listener, &["routes", "fallback", "tls", "proxy_protocol"]),
+    (Place::Pool, &["proxy_protocol"]),
     (Place::Backend, &["name"]),
 ];
 

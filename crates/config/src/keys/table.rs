@@ -58,8 +58,8 @@ keys! {
         "bind", "`ADDRESS:PORT`, `unix:PATH`, or a list of these", Required,
             "Where it listens. IPv6 addresses stand in brackets. `*:PORT` and `:PORT` mean `0.0.0.0:PORT`, every IPv4 \
              address; `[::]:PORT` is every IPv6 address and nothing else.";
-        "protocol", "`tcp`", Required,
-            "What it speaks.";
+        "protocol", "`tcp`, `udp`", Required,
+            "What it speaks. Some keys belong to one of them.";
         "pool", "a pool's name", Required,
             "Where its connections go.";
         "backlog", "1 to 65535", Means("`net.core.somaxconn`"),
@@ -77,6 +77,27 @@ keys! {
              acknowledges is kept.";
         "max_connections", "1 to 1000000", Means("what the descriptor limit allows"),
             "Connections open at the same time, over all workers.";
+        "affinity_group", "a name", Means("none"),
+            "All listeners of a group, TCP and UDP, send a client to the same host, by its address: rendezvous hashing \
+             over the hosts of their pools, which should be the same ones.";
+        "session_timeout" or "udp_timeout", "100ms to 1d", Same("1m"),
+            "UDP: a session without a datagram in either direction for this long ends.";
+        "unanswered_timeout", "100ms to 1d, at most `session_timeout`", Same("5s"),
+            "UDP: the same until the backend has answered.";
+        "max_sessions", "1 to 1000000", Means("what the descriptor limit allows"),
+            "UDP: sessions at the same time, over all workers. What would open another one is dropped.";
+        "max_sessions_per_client", "1 to 1000000", Means("no limit"),
+            "UDP: sessions of one client address at the same time, over all workers.";
+        "rate", "1/s to 10000000/s", Means("no limit"),
+            "UDP: datagrams of one client address; what is beyond is dropped. A tenth of it may come at once.";
+        "requests", "1 to 1000000", Means("no limit"),
+            "UDP: datagrams of the client after which its next one opens a session of its own.";
+        "responses", "1 to 1000000", Means("no limit"),
+            "UDP: answers to each datagram of the client after which the session ends. 1 for DNS.";
+        "affinity", "`session`, `client_ip`, `none`", Same("session"),
+            "UDP: what stays at one backend: an address with its port, an address with all its ports, or nothing.";
+        "receive_buffer", "64KiB to 256MiB, a power of two", Same("1MiB"),
+            "UDP: what the kernel keeps for each socket until it is taken, its own accounting included.";
     }
     Pool {
         "balance",
@@ -107,9 +128,12 @@ keys! {
         "slow_start", "`off`, or 1s to 1h", Same("off"),
             "A backend that comes up starts with a small share that grows to its whole weight over this time. Not with \
              `balance: ip_hash`, where clients would move twice.";
+        "silence", "`off`, or 100ms to 1h", Same("off"),
+            "UDP: a backend that does not answer for this long while a client sends to it has failed for that client, as \
+             if its host had said that nobody listens. Not for protocols without answers.";
         "fail_open", "`true`, `false`", Same("false"),
             "With no backend left that is well, all are used instead of none.";
-        "on_backend_down", "`keep`, `close`", Same("keep"),
+        "on_backend_down", "`keep`, `close`, `move`", Means("`move` where a UDP listener feeds the pool, else `keep`"),
             "What becomes of open sessions when their backend goes down. `keep`: they go on for as long as it answers \
              them. `close`: they are closed, so that clients connect anew and reach another one.";
         "failback", "`auto`, `manual`", Same("auto"),
@@ -141,9 +165,11 @@ keys! {
             "The longest wait. Who has waited for this long is reset.";
     }
     HealthCheck {
-        "protocol" or "type", "`tcp`, `http`, `https`, `tls`, `send_expect`", Same("tcp"),
+        "protocol" or "type",
+            "`tcp`, `http`, `https`, `tls`, `send_expect`, `udp`, `dns`, `a2s`, `quake3`", Same("tcp"),
             "What a probe speaks. `tcp`: connecting succeeds and the backend does not hang up at once. `tls`: a \
-             handshake succeeds as well. `http`, `https`: a request is answered as expected. `send_expect`: bytes are.";
+             handshake succeeds as well. `http`, `https`: a request is answered as expected. `send_expect`: bytes are. \
+             `udp`: a datagram is; `dns`, `a2s` (Valve) and `quake3` send one that such servers answer.";
         "port", "1 to 65535", Means("the backend's"),
             "Another port to probe.";
         "interval" or "inter", "200ms to 1h", Same("5s"),

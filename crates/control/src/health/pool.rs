@@ -178,7 +178,8 @@ impl KeptPool {
             Condition::Draining => tracing::info!(pool, backend, "backend is draining: {}", change.why),
         }
         self.dirty = true;
-        if change.to == Condition::Down && model.sessions.on_backend_down == OnBackendDown::Close {
+        let leaves = model.sessions.on_backend_down != OnBackendDown::Keep;
+        if matches!(change.to, Condition::Down) && leaves {
             self.closing.push(state.clone());
         }
     }

@@ -2,9 +2,10 @@
 //!
 //! Page and reference follow from this table. Nothing is counted here, and no label value comes from a client.
 
-use super::{Kind, Metric, sum_backend, sum_histograms};
+use super::{Kind, Metric, Observed, sum_backend, sum_histograms};
 use ringway_core::health::Condition;
-use ringway_core::reason::{ConnectError, EndReason, ShedReason};
+use ringway_core::model::{Listener, Protocol};
+use ringway_core::reason::{ConnectError, DropReason, EndReason, ShedReason};
 use ringway_core::stats::{BackendStats, Counter};
 use std::sync::atomic::Ordering;
 
@@ -102,6 +103,58 @@ pub const METRICS: &[Metric] = &[
                 for reason in ShedReason::ALL {
                     let shed = seen.sum_listener(index, |stats| &stats.shed[reason.index()]);
                     out.value(&[&listener.name, reason.label()], shed);
+                }
+            }
+        },
+    },
+    Metric {
+        name: "ringway_udp_sessions",
+        kind: Kind::Gauge,
+        labels: &["listener"],
+        help: "UDP sessions that are open now.",
+        collect: |seen, out| {
+            for (index, listener) in udp_listeners(seen) {
+                let open = seen.sum_listener(index, |stats| &stats.connections);
+                out.value(&[&listener.name], open);
+            }
+        },
+    },
+    Metric {
+        name: "ringway_udp_sessions_moved_total",
+        kind: Kind::Counter,
+        labels: &["listener"],
+        help: "Times that a UDP session went on with another backend because its own was lost.",
+        collect: |seen, out| {
+            for (index, listener) in udp_listeners(seen) {
+                out.value(&[&listener.name], seen.sum_listener(index, |stats| &stats.moved));
+            }
+        },
+    },
+    Metric {
+        name: "ringway_udp_datagrams_total",
+        kind: Kind::Counter,
+        labels: &["listener", "direction"],
+        help: "Datagrams relayed. Direction in: received from clients and passed on to backends; \
+               out: received from backends and passed on to clients.",
+        collect: |seen, out| {
+            for (index, listener) in udp_listeners(seen) {
+                let from_clients = seen.sum_listener(index, |stats| &stats.datagrams_from_clients);
+                let from_backends = seen.sum_listener(index, |stats| &stats.datagrams_from_backends);
+                out.value(&[&listener.name, "in"], from_clients);
+                out.value(&[&listener.name, "out"], from_backends);
+            }
+        },
+    },
+    Metric {
+        name: "ringway_udp_dropped_total",
+        kind: Kind::Counter,
+        labels: &["listener", "reason"],
+        help: "Datagrams that were not passed on, by the reason; docs/udp.md explains each.",
+        collect: |seen, out| {
+            for (index, listener) in udp_listeners(seen) {
+                for reason in DropReason::ALL {
+                    let dropped = seen.sum_listener(index, |stats| &stats.dropped[reason.index()]);
+                    out.value(&[&listener.name, reason.label()], dropped);
                 }
             }
         },
@@ -396,3 +449,9 @@ pub const METRICS: &[Metric] = &[
         collect: |seen, out| seen.each_worker(out, |runtime| &runtime.tasks),
     },
 ];
+
+/// Listeners of datagrams, with their positions.
+fn udp_listeners(seen: &Observed) -> impl Iterator<Item = (usize, &Listener)> {
+    let listeners = seen.snapshot.model.listeners.iter().enumerate();
+    listeners.filter(|(_, listener)| listener.protocol == Protocol::Udp)
+}

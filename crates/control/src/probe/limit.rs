@@ -18,6 +18,10 @@ impl Limit {
         }
     }
 
+    pub(super) const fn beginning(&self) -> Instant {
+        self.started
+    }
+
     pub(super) fn deadline(&self) -> Instant {
         self.started + self.timeout
     }

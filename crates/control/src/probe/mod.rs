@@ -5,6 +5,7 @@
 //! probe to the next. Called by what schedules the probes of a pool.
 
 mod connection;
+mod datagram;
 mod exchange;
 mod http;
 mod limit;
@@ -12,6 +13,7 @@ mod tls;
 mod words;
 
 use connection::Connection;
+use datagram::Datagram;
 use exchange::Exchange;
 use http::Http;
 use limit::Limit;
@@ -45,6 +47,7 @@ enum Question {
     Tls(Tls),
     Exchange { exchange: Exchange, tls: Option<Tls> },
     Http { http: Http, tls: Option<Tls> },
+    Datagram(Datagram),
 }
 
 impl Prober {
@@ -58,6 +61,7 @@ impl Prober {
                 exchange: Exchange::new(exchange),
                 tls: exchange.tls.as_ref().map(|tls| Tls::new(tls, &[])).transpose()?,
             },
+            Probe::Datagram(probe) => Question::Datagram(Datagram::new(probe)),
             Probe::Http(probe) => Question::Http {
                 http: Http::new(probe)?,
                 tls: probe.tls.as_ref().map(|tls| Tls::new(tls, &[http::ALPN])).transpose()?,
@@ -94,8 +98,12 @@ impl Prober {
     /// In every arm the verdict is out before closing begins: a backend that is slow to close passes all the same.
     async fn ask(&self, address: &Address, name: Option<&str>) -> Result<String, ProbeError> {
         let limit = Limit::start(self.timeout);
+        if let Question::Datagram(datagram) = &self.question {
+            return datagram.run(address, &limit).await;
+        }
         let mut plain = limit.within(" while connecting", connection::connect(address)).await?;
         match &self.question {
+            Question::Datagram(_) => unreachable!("asked without a connection, above"),
             Question::Tcp => {
                 let seen = format!("connected {}", limit.elapsed());
                 let verdict = connection::hold(&mut plain, &limit).await;

@@ -35,6 +35,8 @@ pub(super) struct Lines {
     connect: Box<[u8]>,
     bytes_in: Box<[u8]>,
     bytes_out: Box<[u8]>,
+    datagrams_in: Box<[u8]>,
+    datagrams_out: Box<[u8]>,
     duration: Box<[u8]>,
     /// From the duration to the line's end, by reason.
     ends: Vec<Box<[u8]>>,
@@ -62,6 +64,8 @@ impl Lines {
             connect: key("connect_ms"),
             bytes_in: key("bytes_in"),
             bytes_out: key("bytes_out"),
+            datagrams_in: key("datagrams_in"),
+            datagrams_out: key("datagrams_out"),
             duration: key("duration_ms"),
             ends: EndReason::ALL.iter().map(|&reason| end(format, reason)).collect(),
         }
@@ -90,6 +94,12 @@ impl Lines {
         push_number(line, record.bytes_from_client);
         line.extend_from_slice(&self.bytes_out);
         push_number(line, record.bytes_from_backend);
+        if let Some((from_client, from_backend)) = record.datagrams {
+            line.extend_from_slice(&self.datagrams_in);
+            push_number(line, from_client);
+            line.extend_from_slice(&self.datagrams_out);
+            push_number(line, from_backend);
+        }
         line.extend_from_slice(&self.duration);
         push_millis(line, record.duration);
         line.extend_from_slice(&self.ends[record.reason.index()]);

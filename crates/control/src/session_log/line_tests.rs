@@ -43,6 +43,19 @@ fn an_ordinary_session() {
     );
 }
 
+/// Of connections nothing is said of datagrams.
+#[test]
+fn a_session_of_datagrams() {
+    let record = SessionRecord {
+        datagrams: Some((12, 3)),
+        ..record()
+    };
+    let out = r#""bytes_out":18446744073709551615,"datagrams_in":12,"datagrams_out":3,"duration_ms""#;
+    assert!(json(&record).contains(out), "{}", json(&record));
+    let out = " bytes_out=18446744073709551615 datagrams_in=12 datagrams_out=3 duration_ms=";
+    assert!(text(&record).contains(out), "{}", text(&record));
+}
+
 #[test]
 fn a_session_that_reached_nobody() {
     let record = SessionRecord {
@@ -54,6 +67,7 @@ fn a_session_that_reached_nobody() {
         connect_time: None,
         bytes_from_client: 0,
         bytes_from_backend: 0,
+        datagrams: None,
         duration: Duration::from_nanos(999),
         reason: EndReason::NoBackend,
     };

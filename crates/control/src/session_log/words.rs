@@ -8,6 +8,7 @@ pub(super) const fn text(reason: EndReason) -> &'static str {
         EndReason::Finished => "both sides ended in order",
         EndReason::IdleTimeout => "no byte in either direction for idle_timeout",
         EndReason::HalfClosedTimeout => "one side ended and the other stayed silent for half_closed_timeout",
+        EndReason::SessionTimeout => "no datagram in either direction for session_timeout",
         EndReason::ClientReset => "the client reset the connection",
         EndReason::BackendReset => "the backend reset the connection",
         EndReason::ClientGone => "the client was not heard of any more",

@@ -35,7 +35,7 @@ use rendezvous::Rendezvous;
 use round_robin::Schedule;
 use sample::Sample;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Lost races after which a choice stops being exact. A loss means that another worker counted a connection between
@@ -76,6 +76,8 @@ pub struct Selector {
     eligible: Box<[Eligible]>,
     rule: Rule,
     tickets: Arc<Tickets>,
+    /// Made when somebody first chooses by host.
+    hosts: OnceLock<Rendezvous>,
 }
 
 /// One backend that may be chosen.
@@ -133,6 +135,7 @@ impl Selector {
             eligible,
             rule,
             tickets,
+            hosts: OnceLock::new(),
         }
     }
 
@@ -143,6 +146,34 @@ impl Selector {
     /// Why there is none.
     pub fn choose(&self, client: ClientKey, tried: &Tried, now: Duration) -> Result<Choice, NoChoice> {
         self.choose_within(RESCANS_MAX, client, tried, now)
+    }
+
+    /// The host that wins this client by rendezvous, whatever the pool's algorithm: the same one in every pool that has
+    /// backends there.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn choose_host(&self, client: ClientKey, tried: &Tried) -> Result<Choice, NoChoice> {
+        let hosts = self.hosts.get_or_init(|| Rendezvous::of_hosts(&self.eligible));
+        let untried = |at: usize| !tried.contains(self.eligible[at].index);
+        if !(0..self.eligible.len()).any(untried) {
+            return Err(NoChoice::Exhausted);
+        }
+        let usable = |at: usize| untried(at) && self.eligible[at].state.has_room();
+        let claim = |at: usize| untried(at).then(|| self.eligible[at].state.reserve()).flatten();
+        for _ in 0..RESCANS_MAX {
+            match first_of(untried, usable, claim, |may| hosts.choose(client, may)) {
+                Attempt::Claimed(at, reservation) => {
+                    return Ok(Choice {
+                        index: self.eligible[at].index,
+                        reservation,
+                    });
+                }
+                Attempt::Lost => {}
+                Attempt::Nobody => return Err(self.why_nobody(tried)),
+            }
+        }
+        self.choose_inexactly(tried)
     }
 
     /// As [`Self::choose`], with the number of looks as an argument for tests.

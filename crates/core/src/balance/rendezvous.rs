@@ -9,6 +9,7 @@ use super::Eligible;
 use super::client::ClientKey;
 use super::hash::{self, Purpose};
 use super::log2::minus_log2;
+use crate::model::Address;
 
 /// What is prepared for rendezvous.
 pub(crate) struct Rendezvous {
@@ -42,7 +43,18 @@ struct Draw {
 
 impl Rendezvous {
     pub(crate) fn new(eligible: &[Eligible], seed: u64) -> Self {
-        let racers = by_hash(eligible, seed).map(|(hash, at)| Racer {
+        Self::between(by_hash(eligible, seed), eligible, seed)
+    }
+
+    /// Between hosts: a backend draws what any other on its host draws, whatever its port and pool. Pools whose backends
+    /// are on the same hosts send a client to the same one of them.
+    pub(crate) fn of_hosts(eligible: &[Eligible]) -> Self {
+        const SEED: u64 = 0;
+        Self::between(by(eligible, |address| hash_of(SEED, &host(address))), eligible, SEED)
+    }
+
+    fn between(order: impl Iterator<Item = (u64, usize)>, eligible: &[Eligible], seed: u64) -> Self {
+        let racers = order.map(|(hash, at)| Racer {
             hash,
             weight: eligible[at].weight,
             at: at as u32,
@@ -88,15 +100,27 @@ impl Draw {
 
 /// Address hash and position of the eligible backends, in an order that every node agrees on.
 pub(crate) fn by_hash(eligible: &[Eligible], seed: u64) -> impl Iterator<Item = (u64, usize)> {
+    by(eligible, move |address| hash_of(seed, address))
+}
+
+fn hash_of(seed: u64, address: &Address) -> u64 {
+    hash::keyed(seed, Purpose::Backend, &hash::address_bytes(address))
+}
+
+/// An address without its port.
+fn host(address: &Address) -> Address {
+    let mut host = address.clone();
+    if let Address::Inet(inet) = &mut host {
+        inet.set_port(0);
+    }
+    host
+}
+
+fn by(eligible: &[Eligible], hash: impl Fn(&Address) -> u64) -> impl Iterator<Item = (u64, usize)> {
     let mut order: Vec<(u64, usize)> = eligible
         .iter()
         .enumerate()
-        .map(|(at, backend)| {
-            (
-                hash::keyed(seed, Purpose::Backend, &hash::address_bytes(&backend.state.address)),
-                at,
-            )
-        })
+        .map(|(at, backend)| (hash(&backend.state.address), at))
         .collect();
     order.sort_by(|a, b| {
         let address = |at: usize| &eligible[at].state.address;

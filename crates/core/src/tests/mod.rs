@@ -19,6 +19,7 @@ mod rendezvous;
 mod response_time;
 mod round_robin;
 mod selector;
+mod session;
 mod snapshot;
 mod spare;
 mod speed;

@@ -15,6 +15,7 @@ fn labels_and_blame_are_as_published() {
             ("finished", Nobody),
             ("idle_timeout", Nobody),
             ("half_closed_timeout", Nobody),
+            ("session_timeout", Nobody),
             ("client_reset", Client),
             ("backend_reset", Backend),
             ("client_gone", Client),

@@ -9,7 +9,7 @@ use crate::state::{Session, WorkerState};
 use ringway_core::gate::Permit;
 use ringway_core::reason::ShedReason;
 use ringway_runtime::faults::{Fault, active};
-use ringway_runtime::{Errno, Handle, Listener, Sleep, Stream};
+use ringway_runtime::{Errno, Handle, Listener, Sleep, Stream, TaskId};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -162,6 +162,12 @@ pub async fn accept_all(worker: Rc<WorkerState>, handle: Handle, listeners: Vec<
             acceptors.push(handle.spawn(accept(worker.clone(), index, listener)));
         }
     }
+    until_ended(worker, handle, acceptors).await;
+}
+
+/// Ends when the worker was told to stop, each of `acceptors` (the tasks of its listeners) has ended and so has the last
+/// connection.
+pub(crate) async fn until_ended(worker: Rc<WorkerState>, handle: Handle, acceptors: Vec<TaskId>) {
     poll_fn(|context| {
         worker.set_main(context.waker());
         let accepting = acceptors.iter().filter(|&&acceptor| handle.is_alive(acceptor)).count();

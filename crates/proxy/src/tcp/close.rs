@@ -70,6 +70,7 @@ pub(super) async fn close(worker: &WorkerState, relay: Relay, reason: EndReason,
         | EndReason::MaxLifetime
         | EndReason::BackendDown
         | EndReason::Failback
+        | EndReason::SessionTimeout
         | EndReason::ConnectFailed
         | EndReason::NoBackend
         | EndReason::BackendsFull

@@ -9,7 +9,7 @@ use super::direction::{Direction, Found, NoDelay};
 use super::near;
 use super::opening::{Opening, Seen};
 use crate::state::WorkerState;
-use ringway_core::model::Keepalive;
+use ringway_core::model::{Keepalive, OnBackendDown};
 use ringway_core::reason::{EndReason, Side};
 use ringway_runtime::faults::{Fault, active};
 use ringway_runtime::{Errno, Sleep, Stream, Time};
@@ -183,6 +183,11 @@ impl Relay {
         }
         let (ordered, index) = books.backend.orders.closes(chosen)?;
         let reason = EndReason::ALL[index];
+        let sessions = &worker.snapshot.model.pools[books.pool.0].sessions;
+        if reason == EndReason::BackendDown && sessions.on_backend_down == OnBackendDown::Move {
+            // A connection cannot go on with another backend.
+            return None;
+        }
         if reason != EndReason::Failback {
             return Some(reason);
         }

@@ -49,7 +49,7 @@ pub(super) async fn serve(session: Session, client: Stream, permit: Permit) {
 async fn route(session: &Session, client: &Stream) -> Result<Connected, EndReason> {
     let worker = session.worker();
     // Who it is costs a system call.
-    if !worker.asks_for_client(session.pool()) && !worker.logs_sessions {
+    if !worker.asks_for_client(session.listener(), session.pool()) && !worker.logs_sessions {
         return upstream::connect(session, session.pool(), ClientKey::UNIX).await;
     }
     // Gone before it was served.

@@ -39,7 +39,7 @@ pub(crate) async fn connect(session: &Session, pool: PoolIndex, client: ClientKe
     let mut tried = Tried::default();
     let mut failed = EndReason::NoBackend;
     for _ in 0..model.tries {
-        let mut reservation = match choose(worker, pool, client, &tried).await {
+        let mut reservation = match choose(worker, (session.listener(), pool), client, &tried).await {
             Ok(reservation) => reservation,
             Err(Some(reason)) => return Err(reason),
             Err(None) => break,
@@ -84,7 +84,7 @@ pub(crate) async fn connect(session: &Session, pool: PoolIndex, client: ClientKe
 /// The backend for the next try. `Err(None)`: there is no other left to try, or the others are kept for trials.
 async fn choose(
     worker: &WorkerState,
-    pool: PoolIndex,
+    (listener, pool): (usize, PoolIndex),
     client: ClientKey,
     tried: &Tried,
 ) -> Result<Reservation, Option<EndReason>> {
@@ -92,7 +92,7 @@ async fn choose(
     // Whoever comes first is served first: a newcomer does not pass those that wait.
     let crowded = tried.is_empty() && line.is_some_and(|line| line.is_crowded());
     if !crowded {
-        match worker.choose(pool, client, tried) {
+        match worker.choose(listener, pool, client, tried) {
             Ok(choice) => return Ok(choice.reservation),
             Err(NoChoice::Exhausted) => return Err(None),
             Err(NoChoice::OnTrial) if line.is_none() => return Err(None),
@@ -102,7 +102,7 @@ async fn choose(
     match line {
         None => Err(Some(EndReason::BackendsFull)),
         // Boxed: few ever wait.
-        Some(line) => Box::pin(wait_for_room(worker, pool, line, client, tried)).await,
+        Some(line) => Box::pin(wait_for_room(worker, (listener, pool), line, client, tried)).await,
     }
 }
 

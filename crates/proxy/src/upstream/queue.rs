@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Waits in line until a backend has room, at most the queue's timeout. `Err(None)`: there is no backend left to try.
 pub(super) async fn wait_for_room(
     worker: &WorkerState,
-    pool: PoolIndex,
+    (listener, pool): (usize, PoolIndex),
     line: &Arc<Line>,
     client: ClientKey,
     tried: &Tried,
@@ -27,6 +27,7 @@ pub(super) async fn wait_for_room(
     let mut waiting = Waiting {
         worker,
         pool,
+        listener,
         client,
         tried,
         limit: worker.handle.sleep(timeout),
@@ -48,6 +49,7 @@ pub(super) async fn wait_for_room(
 
 struct Waiting<'a> {
     worker: &'a WorkerState,
+    listener: usize,
     pool: PoolIndex,
     client: ClientKey,
     tried: &'a Tried,
@@ -61,7 +63,7 @@ impl Waiting<'_> {
             return Poll::Ready(Err(Some(EndReason::DrainDeadline)));
         }
         if place.is_first() {
-            match worker.choose(self.pool, self.client, self.tried) {
+            match worker.choose(self.listener, self.pool, self.client, self.tried) {
                 Ok(choice) => return Poll::Ready(Ok(choice.reservation)),
                 Err(NoChoice::Exhausted) => return Poll::Ready(Err(None)),
                 // There may be room for others where this one has been already.

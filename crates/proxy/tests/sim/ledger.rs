@@ -194,7 +194,8 @@ fn is_of_relay(reason: EndReason) -> Option<bool> {
         | EndReason::BackendGone
         | EndReason::MaxLifetime
         | EndReason::BackendDown
-        | EndReason::Failback => Some(true),
+        | EndReason::Failback
+        | EndReason::SessionTimeout => Some(true),
         EndReason::ConnectFailed
         | EndReason::NoBackend
         | EndReason::BackendsFull

@@ -51,6 +51,7 @@ pub(super) fn record() -> SessionRecord {
         connect_time: Some(Duration::from_micros(412)),
         bytes_from_client: 517,
         bytes_from_backend: u64::MAX,
+        datagrams: None,
         duration: Duration::from_micros(3_723_004_050),
         reason: EndReason::Finished,
     }
@@ -69,6 +70,7 @@ fn numbered(number: u64, backend: &Arc<BackendState>) -> SessionRecord {
         connect_time: Some(Duration::from_micros(412)),
         bytes_from_client: number,
         bytes_from_backend: 120_000,
+        datagrams: None,
         duration: Duration::from_micros(1_234),
         reason: EndReason::Finished,
     }

@@ -1,0 +1,143 @@
+//! Bounds on one client address, over all workers: how many sessions it has, and how many datagrams it sends.
+
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
+
+/// Parts of the table, so that workers seldom meet. A power of two.
+const SHARDS: usize = 64;
+
+/// What one client address may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Sessions at the same time; `None`: any number.
+    pub sessions: Option<u32>,
+    /// Datagrams per second, as the time from one to the next; `None`: any number.
+    pub interval: Option<Duration>,
+    /// Datagrams that may come at once after a pause, at least 1.
+    pub burst: u32,
+}
+
+impl Default for ClientLimits {
+    /// None.
+    fn default() -> Self {
+        Self {
+            sessions: None,
+            interval: None,
+            burst: 1,
+        }
+    }
+}
+
+impl ClientLimits {
+    /// Whether there is none, so that clients need not be known.
+    pub const fn is_none(&self) -> bool {
+        self.sessions.is_none() && self.interval.is_none()
+    }
+}
+
+/// A client has as many sessions as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany;
+
+/// All clients of one listener that have a session.
+#[derive(Debug)]
+pub struct Clients<S> {
+    limits: ClientLimits,
+    hasher: S,
+    shards: Box<[Mutex<Shard>]>,
+}
+
+type Shard = HashMap<IpAddr, Weak<Shared>>;
+
+#[derive(Debug)]
+struct Shared {
+    sessions: AtomicU32,
+    /// When the next datagram would be on time, nanoseconds of the workers' clock.
+    due: AtomicU64,
+}
+
+/// One session's part in its client; given back when dropped.
+#[derive(Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+    limits: ClientLimits,
+}
+
+impl<S: BuildHasher> Clients<S> {
+    /// Nobody yet. `hasher` should be keyed: clients choose their addresses.
+    pub fn new(limits: ClientLimits, hasher: S) -> Self {
+        Self {
+            limits,
+            hasher,
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// Counts one more session of a client.
+    ///
+    /// # Errors
+    /// It has as many as it may.
+    pub fn open(&self, address: IpAddr) -> Result<Client, TooMany> {
+        let shard = self.hasher.hash_one(address) as usize % SHARDS;
+        let mut known = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = known.get(&address).and_then(Weak::upgrade).unwrap_or_else(|| {
+            // Who left is forgotten when room would have to be made, not one by one.
+            if known.len() == known.capacity() {
+                known.retain(|_, client| client.strong_count() > 0);
+            }
+            let shared = Arc::new(Shared {
+                sessions: AtomicU32::new(0),
+                due: AtomicU64::new(0),
+            });
+            known.insert(address, Arc::downgrade(&shared));
+            shared
+        });
+        drop(known);
+        let most = self.limits.sessions.unwrap_or(u32::MAX);
+        let more = |open| (open < most).then(|| open + 1);
+        shared
+            .sessions
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
+            .map_err(|_| TooMany)?;
+        Ok(Client {
+            shared,
+            limits: self.limits,
+        })
+    }
+}
+
+impl<S> Clients<S> {
+    /// Addresses in the table; some of them may have left.
+    pub fn known(&self) -> usize {
+        let known = |shard: &Mutex<HashMap<_, _>>| shard.lock().unwrap_or_else(PoisonError::into_inner).len();
+        self.shards.iter().map(known).sum()
+    }
+}
+
+impl Client {
+    /// Whether one more datagram is within the client's rate; only those that are count. The leaky bucket as a meter
+    /// (ITU-T I.371, annex A, GCRA): no datagram earlier than `burst - 1` intervals before its time.
+    pub fn may_send(&self, now: Duration) -> bool {
+        let Some(interval) = self.limits.interval else {
+            return true;
+        };
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let (now, interval) = (nanos(now), nanos(interval).max(1));
+        let ahead = interval.saturating_mul(u64::from(self.limits.burst.max(1) - 1));
+        let next = |due: u64| (due <= now.saturating_add(ahead)).then(|| due.max(now).saturating_add(interval));
+        self.shared
+            .due
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next)
+            .is_ok()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.shared.sessions.fetch_sub(1, Ordering::AcqRel);
+    }
+}

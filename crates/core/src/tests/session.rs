@@ -1,0 +1,317 @@
+use crate::session::{ClientLimits, Clients, Id, Key, Rules, Table, TooMany};
+use proptest::prelude::*;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Not keyed: the same in each run.
+type Hasher = BuildHasherDefault<DefaultHasher>;
+
+const RULES: Rules = Rules {
+    timeout: seconds(60),
+    unanswered_timeout: seconds(5),
+    requests: None,
+    responses: None,
+};
+/// A sixteenth of the shorter timeout.
+const TICK: Duration = Duration::from_micros(312_500);
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn key(port: u16) -> Key {
+    Key::new(SocketAddr::from(([192, 0, 2, 1], port)), 0, Key::ANY_BACKEND)
+}
+
+fn table(rules: Rules) -> Table<u32, Hasher> {
+    Table::new(rules, Hasher::default(), seconds(100))
+}
+
+fn expired<T>(table: &mut Table<T, Hasher>, now: Duration) -> Vec<Id> {
+    std::iter::from_fn(|| Some(table.expire(now)?.id)).collect()
+}
+
+#[test]
+fn a_session_without_an_answer_is_over_after_five_seconds_and_one_with_after_sixty() {
+    let mut table = table(RULES);
+    let silent = table.open(key(1), 1, seconds(100));
+    let answered = table.open(key(2), 2, seconds(100));
+    table.request(silent, seconds(100));
+    table.request(answered, seconds(100));
+    assert!(!table.response(answered, seconds(101)));
+    assert_eq!(expired(&mut table, Duration::from_millis(104_999)), []);
+    assert_eq!(expired(&mut table, seconds(105) + TICK), [silent]);
+    assert_eq!(table.find(&key(1)), None);
+    assert_eq!(expired(&mut table, Duration::from_millis(160_999)), []);
+    assert_eq!(expired(&mut table, seconds(161) + TICK), [answered]);
+    assert_eq!((table.len(), table.opened()), (0, 2));
+    assert_eq!(table.next_deadline(), None);
+}
+
+#[test]
+fn datagrams_either_way_keep_a_session() {
+    let mut table = table(RULES);
+    let id = table.open(key(1), 1, seconds(100));
+    assert!(!table.response(id, seconds(100)));
+    for now in (150..400).step_by(50) {
+        if now % 100 == 0 {
+            table.request(id, seconds(now));
+        } else {
+            assert!(!table.response(id, seconds(now)));
+        }
+        assert_eq!(expired(&mut table, seconds(now + 49)), [], "at {now}");
+    }
+    assert_eq!(expired(&mut table, seconds(350 + 60) + TICK), [id]);
+}
+
+#[test]
+fn a_timeout_longer_than_the_wheel_is_kept_as_well() {
+    // 1,024 ticks of a sixteenth of a second are 64 s.
+    let rules = Rules {
+        timeout: seconds(3_600),
+        unanswered_timeout: seconds(1),
+        ..RULES
+    };
+    let mut table = table(rules);
+    let id = table.open(key(1), 1, seconds(100));
+    assert!(!table.response(id, seconds(100)));
+    for now in 100..3_700 {
+        assert_eq!(expired(&mut table, seconds(now)), [], "at {now}");
+    }
+    assert_eq!(expired(&mut table, seconds(3_701)), [id]);
+}
+
+#[test]
+fn after_its_requests_the_next_datagram_opens_another_and_answers_still_come() {
+    let rules = Rules {
+        requests: Some(2),
+        ..RULES
+    };
+    let mut table = table(rules);
+    let first = table.open(key(1), 1, seconds(100));
+    table.request(first, seconds(100));
+    assert_eq!(table.find(&key(1)), Some(first));
+    table.request(first, seconds(100));
+    assert_eq!(table.find(&key(1)), None);
+    let second = table.open(key(1), 2, seconds(100));
+    table.request(second, seconds(100));
+    assert!(!table.response(first, seconds(101)));
+    assert_eq!(table.get(first).map(|entry| entry.responses), Some(1));
+    // The first's end leaves the second alone.
+    assert!(table.close(first).is_some());
+    assert_eq!(table.find(&key(1)), Some(second));
+    assert_eq!(table.len(), 1);
+}
+
+#[test]
+fn with_responses_a_session_is_over_once_every_request_is_answered() {
+    let rules = Rules {
+        responses: Some(1),
+        ..RULES
+    };
+    let mut table = table(rules);
+    let id = table.open(key(1), 1, seconds(100));
+    for _ in 0..3 {
+        table.request(id, seconds(100));
+    }
+    assert!(!table.response(id, seconds(100)));
+    assert!(!table.response(id, seconds(100)));
+    assert!(table.response(id, seconds(100)));
+}
+
+#[test]
+fn a_slot_that_is_used_again_has_another_name() {
+    let mut table = table(RULES);
+    let first = table.open(key(1), 1, seconds(100));
+    assert_eq!(table.close(first).map(|closed| closed.entry.state), Some(1));
+    let second = table.open(key(1), 2, seconds(100));
+    assert_ne!(first, second);
+    assert!(table.get(first).is_none());
+    assert!(table.close(first).is_none());
+    assert!(!table.response(first, seconds(100)));
+    assert_eq!(table.get(second).map(|entry| entry.state), Some(2));
+    assert_eq!(Id::unpack(second.pack()), second);
+}
+
+#[test]
+fn a_key_gives_the_client_back() {
+    for text in ["192.0.2.7:53", "[2001:db8::7]:5353", "[fe80::1%3]:9"] {
+        let client: SocketAddr = text.parse().expect("an address");
+        let key = Key::new(client, 3, 4);
+        assert_eq!(key.client(), client);
+        assert_eq!(key.socket(), 3);
+    }
+    let client = SocketAddr::from(([192, 0, 2, 7], 53));
+    let others = [
+        Key::new(client, 1, 0),
+        Key::new(client, 0, 1),
+        Key::new(SocketAddr::from(([192, 0, 2, 7], 54)), 0, 0),
+        Key::new(SocketAddr::from(([192, 0, 2, 8], 53)), 0, 0),
+    ];
+    assert!(others.iter().all(|other| *other != Key::new(client, 0, 0)));
+}
+
+/// What happens to a table.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A datagram of the client with this port.
+    Request(u16),
+    /// A datagram of the backend in the n-th of all sessions that ever were.
+    Response(usize),
+    /// The n-th of all sessions is closed.
+    Close(usize),
+    /// So many milliseconds pass, and what is over is taken down.
+    Pass(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..6_u16).prop_map(Step::Request),
+        3 => (0..64_usize).prop_map(Step::Response),
+        1 => (0..64_usize).prop_map(Step::Close),
+        3 => prop_oneof![0..2_000_u64, 0..200_000_u64].prop_map(Step::Pass),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+/// What is known of a session without any wheel or slot.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    port: u16,
+    last: Duration,
+    requests: u64,
+    responses: u64,
+    current: bool,
+}
+
+impl Known {
+    fn over(&self) -> Duration {
+        self.last + seconds(if self.responses > 0 { 60 } else { 5 })
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Against a list of sessions that is searched from end to end: who is found, who is over and when, and that opened
+    /// less closed are alive.
+    #[test]
+    fn a_table_is_as_a_list_would_be(
+        steps in steps(),
+        requests in prop::option::of(1..4_u32),
+        responses in prop::option::of(1..3_u32),
+    ) {
+        let rules = Rules { requests, responses, ..RULES };
+        let mut table = table(rules);
+        let mut now = seconds(100);
+        let mut names: Vec<Id> = Vec::new();
+        let mut alive: HashMap<Id, Known> = HashMap::new();
+        for step in steps {
+            match step {
+                Step::Request(port) => {
+                    let found = table.find(&key(port));
+                    let wanted = alive.iter().find(|(_, known)| known.port == port && known.current);
+                    prop_assert_eq!(found, wanted.map(|(&id, _)| id));
+                    let id = found.unwrap_or_else(|| {
+                        let id = table.open(key(port), u32::from(port), now);
+                        names.push(id);
+                        alive.insert(id, Known { port, last: now, requests: 0, responses: 0, current: true });
+                        id
+                    });
+                    table.request(id, now);
+                    let known = alive.get_mut(&id).expect("it is there");
+                    known.requests += 1;
+                    known.last = now;
+                    known.current = requests.is_none_or(|most| known.requests < u64::from(most));
+                }
+                Step::Response(nth) if !names.is_empty() => {
+                    let id = names[nth % names.len()];
+                    let closes = table.response(id, now);
+                    let expected = alive.get_mut(&id).is_some_and(|known| {
+                        known.responses += 1;
+                        known.last = now;
+                        responses.is_some_and(|each| known.responses >= u64::from(each) * known.requests)
+                    });
+                    prop_assert_eq!(closes, expected);
+                }
+                Step::Close(nth) if !names.is_empty() => {
+                    let id = names[nth % names.len()];
+                    prop_assert_eq!(table.close(id).is_some(), alive.remove(&id).is_some());
+                }
+                Step::Response(_) | Step::Close(_) => {}
+                Step::Pass(milliseconds) => {
+                    now += Duration::from_millis(milliseconds);
+                    for id in expired(&mut table, now) {
+                        let known = alive.remove(&id);
+                        prop_assert!(known.is_some_and(|known| known.over() <= now), "{:?} at {:?}", known, now);
+                    }
+                    for known in alive.values() {
+                        prop_assert!(known.over() + TICK > now, "{:?} is still there at {:?}", known, now);
+                    }
+                }
+            }
+            prop_assert_eq!(table.len(), alive.len());
+            prop_assert_eq!(table.opened(), names.len() as u64);
+            let first = alive.values().map(Known::over).min();
+            match (table.next_deadline(), first) {
+                (Some(deadline), Some(first)) => prop_assert!(deadline < first + TICK || deadline <= now + TICK),
+                (deadline, first) => prop_assert_eq!(deadline.is_some(), first.is_some()),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_has_as_many_sessions_as_it_may_on_all_workers_together() {
+    let limits = ClientLimits {
+        sessions: Some(100),
+        ..ClientLimits::default()
+    };
+    let clients = Clients::new(limits, Hasher::default());
+    let address = [192, 0, 2, 1].into();
+    let open = || (0..80).filter_map(|_| clients.open(address).ok()).collect::<Vec<_>>();
+    let (one, other) = std::thread::scope(|scope| {
+        let other = scope.spawn(open);
+        (open(), other.join().expect("no panic"))
+    });
+    assert_eq!(one.len() + other.len(), 100);
+    assert_eq!(clients.open(address).err(), Some(TooMany));
+    assert!(clients.open([192, 0, 2, 2].into()).is_ok(), "another client");
+    drop(one);
+    assert!(clients.open(address).is_ok());
+}
+
+#[test]
+fn a_rate_lets_a_burst_pass_and_then_one_each_interval() {
+    let limits = ClientLimits {
+        interval: Some(Duration::from_millis(1)),
+        burst: 3,
+        sessions: None,
+    };
+    let clients = Clients::new(limits, Hasher::default());
+    let client = clients.open([192, 0, 2, 1].into()).expect("no bound");
+    let at = |microseconds| client.may_send(Duration::from_micros(microseconds));
+    // Worked out by hand: three at once use up what was saved; each millisecond brings one.
+    assert_eq!([at(0), at(0), at(0), at(0)], [true, true, true, false]);
+    assert_eq!([at(999), at(1_000), at(1_001)], [false, true, false]);
+    assert_eq!([at(3_000), at(3_000), at(3_000)], [true, true, false]);
+    assert_eq!(
+        [at(90_000), at(90_000), at(90_000), at(90_000)],
+        [true, true, true, false]
+    );
+    // Of the same client's other sessions as well.
+    let other = clients.open([192, 0, 2, 1].into()).expect("no bound");
+    assert!(!other.may_send(Duration::from_micros(90_000)));
+}
+
+#[test]
+fn clients_that_left_are_forgotten() {
+    let clients = Clients::new(ClientLimits::default(), Hasher::default());
+    for n in 0..200_000_u32 {
+        drop(clients.open(std::net::Ipv4Addr::from_bits(n).into()));
+    }
+    // The table keeps some that left, but not many.
+    assert!(clients.known() < 20_000, "{} are known", clients.known());
+}

@@ -1,0 +1,339 @@
+//! UDP: answers from where they were asked for, sessions that move, and datagrams of every length.
+
+use ringway_tests::address::{Address, free_v4};
+use ringway_tests::process::wait_for;
+use ringway_tests::ringway::Ringway;
+use ringway_tests::scope::Turn;
+use ringway_tests::setup::Setup;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(5);
+/// The longest payload over IPv4 (RFC 768, RFC 791).
+const LONGEST: usize = 65_507;
+
+/// A server that sends each datagram back with its own letter in front; gone when dropped.
+struct Server {
+    address: SocketAddr,
+    served: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    mute: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(letter: u8) -> Self {
+        Self::start_at(letter, "127.0.0.1")
+    }
+
+    fn start_at(letter: u8, ip: &str) -> Self {
+        let socket = UdpSocket::bind((ip, 0)).expect("a free port");
+        socket
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .expect("SO_RCVTIMEO");
+        let address = socket.local_addr().expect("bound");
+        let (served, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (counts, stopped) = (served.clone(), stop.clone());
+        let mute = Arc::new(AtomicBool::new(false));
+        let muted = mute.clone();
+        let thread = thread::spawn(move || {
+            let mut buffer = vec![0; 70_000];
+            while !stopped.load(Ordering::Acquire) {
+                let Ok((len, from)) = socket.recv_from(&mut buffer) else {
+                    continue;
+                };
+                counts.fetch_add(1, Ordering::AcqRel);
+                if muted.load(Ordering::Acquire) {
+                    continue;
+                }
+                let mut answer = vec![letter];
+                answer.extend_from_slice(&buffer[..len.min(LONGEST - 1)]);
+                // The client may be gone.
+                let _ = socket.send_to(&answer, from);
+            }
+        });
+        Self {
+            address,
+            served,
+            stop,
+            mute,
+            thread: Some(thread),
+        }
+    }
+
+    fn as_address(&self) -> Address {
+        Address::Inet(self.address)
+    }
+
+    fn served(&self) -> u64 {
+        self.served.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the server does not panic");
+        }
+    }
+}
+
+fn free_udp() -> Address {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    Address::Inet(socket.local_addr().expect("bound"))
+}
+
+fn inet(address: &Address) -> SocketAddr {
+    match address {
+        Address::Inet(address) => *address,
+        Address::Unix(_) => unreachable!("an inet address"),
+    }
+}
+
+fn client(front: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.set_read_timeout(Some(SOON)).expect("SO_RCVTIMEO");
+    socket.connect(front).expect("connect");
+    socket
+}
+
+fn ask(client: &UdpSocket, question: &[u8]) -> io::Result<Vec<u8>> {
+    client.send(question)?;
+    let mut buffer = vec![0; 70_000];
+    let len = client.recv(&mut buffer)?;
+    buffer.truncate(len);
+    Ok(buffer)
+}
+
+fn start(servers: &[&Server], keys: &[(&str, &str)]) -> (Ringway, SocketAddr) {
+    let front = free_udp();
+    let addresses: Vec<Address> = servers.iter().map(|server| server.as_address()).collect();
+    let addresses: Vec<&Address> = addresses.iter().collect();
+    let mut setup = Setup::new().top("workers", "2").udp_listener("front", &front, "pool");
+    for (key, value) in keys {
+        setup = setup.listener_key(key, value);
+    }
+    if !keys.iter().any(|(key, _)| *key == "session_timeout") {
+        // Longer than a test looks at its sessions, and short enough to await their end.
+        setup = setup
+            .listener_key("session_timeout", "3s")
+            .listener_key("unanswered_timeout", "3s");
+    }
+    let setup = setup.pool("pool", "round_robin", &addresses);
+    (Ringway::start(&setup), inet(&front))
+}
+
+#[test]
+fn every_length_is_answered_by_one_backend_for_each_client() {
+    let _turn = Turn::start("every_length_is_answered_by_one_backend_for_each_client", SOON * 6);
+    let servers = [Server::start(b'a'), Server::start(b'b')];
+    let (ringway, front) = start(&[&servers[0], &servers[1]], &[]);
+    for _ in 0..8 {
+        let client = client(front);
+        let mut letters = Vec::new();
+        for len in [0, 1, 100, 1_472, 9_000, LONGEST - 1] {
+            let question = vec![b'x'; len];
+            let answer = ask(&client, &question).unwrap_or_else(|error| panic!("{len} bytes: {error}"));
+            assert_eq!(answer[1..], question, "{len} bytes came back changed");
+            letters.push(answer[0]);
+        }
+        letters.dedup();
+        assert_eq!(letters.len(), 1, "a client's datagrams were spread: {letters:?}");
+    }
+    assert_eq!(
+        (servers[0].served(), servers[1].served()),
+        (24, 24),
+        "round robin over sessions"
+    );
+    let count = |name: &str, labels: &[(&str, &str)]| ringway.count(name, labels);
+    assert_eq!(count("ringway_udp_sessions", &[]), 8);
+    assert_eq!(count("ringway_udp_datagrams_total", &[("direction", "in")]), 48);
+    assert_eq!(count("ringway_udp_datagrams_total", &[("direction", "out")]), 48);
+    assert_eq!(count("ringway_udp_dropped_total", &[]), 0);
+    ringway.finish();
+}
+
+#[test]
+fn a_session_moves_when_its_backend_is_gone() {
+    let _turn = Turn::start("a_session_moves_when_its_backend_is_gone", SOON * 6);
+    let stays = Server::start(b's');
+    let goes = Server::start(b'g');
+    let (ringway, front) = start(&[&stays, &goes], &[]);
+    let clients: Vec<UdpSocket> = (0..6).map(|_| client(front)).collect();
+    for client in &clients {
+        ask(client, b"hello").expect("an answer");
+    }
+    assert_eq!((stays.served(), goes.served()), (3, 3));
+    drop(goes);
+    for client in &clients {
+        client
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .expect("SO_RCVTIMEO");
+        // The first question meets nobody, which its answer by ICMP tells; the next ones reach the other backend.
+        let answered = wait_for(SOON, || ask(client, b"again").ok());
+        assert_eq!(answered.map(|answer| answer[0]), Some(b's'));
+    }
+    assert_eq!(ringway.count("ringway_udp_sessions_moved_total", &[]), 3);
+    assert_eq!(ringway.count("ringway_udp_sessions", &[]), 6, "none was opened anew");
+    ringway.finish();
+}
+
+#[test]
+fn a_session_leaves_a_backend_that_is_silent() {
+    let _turn = Turn::start("a_session_leaves_a_backend_that_is_silent", SOON * 6);
+    let servers = [Server::start(b'a'), Server::start(b'b')];
+    let front = free_udp();
+    let addresses = [servers[0].as_address(), servers[1].as_address()];
+    let setup = Setup::new()
+        .top("workers", "2")
+        .udp_listener("front", &front, "pool")
+        .listener_key("session_timeout", "3s")
+        .pool("pool", "round_robin", &[&addresses[0], &addresses[1]])
+        .pool_key("silence", "300ms");
+    let ringway = Ringway::start(&setup);
+    let client = client(inet(&front));
+    let first = ask(&client, b"hello").expect("an answer")[0];
+    let silent = &servers[usize::from(first == b'b')];
+    silent.mute.store(true, Ordering::Release);
+    client
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .expect("SO_RCVTIMEO");
+    let began = Instant::now();
+    let answered = wait_for(SOON, || ask(&client, b"again").ok());
+    assert_ne!(answered.map(|answer| answer[0]), Some(first));
+    let taken = began.elapsed();
+    assert!(
+        taken >= Duration::from_millis(250) && taken < Duration::from_secs(2),
+        "{taken:?}"
+    );
+    assert_eq!(ringway.count("ringway_udp_sessions_moved_total", &[]), 1);
+    ringway.finish();
+}
+
+/// TCP and UDP of one client reach the same host, whatever the ports and the algorithms.
+#[test]
+fn a_group_keeps_a_client_at_one_host() {
+    let _turn = Turn::start("a_group_keeps_a_client_at_one_host", SOON * 6);
+    let hosts = ["127.0.0.11", "127.0.0.12", "127.0.0.13"];
+    let servers = hosts.map(|ip| Server::start_at(ip.as_bytes()[9], ip));
+    let listeners = hosts.map(|ip| TcpListener::bind((ip, 0)).expect("a free port"));
+    let accepted: Arc<[AtomicU64; 3]> = Arc::default();
+    for (n, listener) in listeners.iter().enumerate() {
+        let (listener, accepted) = (listener.try_clone().expect("dup"), accepted.clone());
+        // Ends with the process.
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                // Whoever ends before the first byte is taken for broken.
+                stream.write_all(b"x").expect("a new connection has room");
+                accepted[n].fetch_add(1, Ordering::AcqRel);
+            }
+        });
+    }
+    let udp: Vec<Address> = servers.iter().map(Server::as_address).collect();
+    let tcp: Vec<Address> = listeners
+        .iter()
+        .map(|it| Address::Inet(it.local_addr().expect("bound")))
+        .collect();
+    let (udp_front, tcp_front) = (free_udp(), free_v4());
+    // In another order, as it may be in another file.
+    let setup = Setup::new()
+        .top("workers", "2")
+        .udp_listener("udp", &udp_front, "udp")
+        .listener_key("affinity_group", "match")
+        .listener_key("session_timeout", "1s")
+        .listener("tcp", &tcp_front, "tcp")
+        .listener_key("affinity_group", "match")
+        .pool("udp", "round_robin", &[&udp[0], &udp[1], &udp[2]])
+        .pool("tcp", "least_connections", &[&tcp[2], &tcp[0], &tcp[1]]);
+    let ringway = Ringway::start(&setup);
+    let mut used = [0; 3];
+    for last in 1..=12 {
+        let ip = format!("127.0.1.{last}");
+        let socket = UdpSocket::bind((&*ip, 0)).expect("a free port");
+        socket.set_read_timeout(Some(SOON)).expect("SO_RCVTIMEO");
+        socket.connect(inet(&udp_front)).expect("connect");
+        let host = usize::from(ask(&socket, b"where").expect("an answer")[0] - b'1');
+        used[host] += 1;
+        let before = accepted[host].load(Ordering::Acquire);
+        let stream = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
+        stream
+            .bind(&SocketAddr::new(ip.parse().expect("an address"), 0).into())
+            .expect("bind");
+        stream.connect(&inet(&tcp_front).into()).expect("connect");
+        let came = wait_for(SOON, || {
+            (accepted[host].load(Ordering::Acquire) == before + 1).then_some(())
+        });
+        assert!(came.is_some(), "{ip}: UDP at host {host}, TCP elsewhere: {accepted:?}");
+    }
+    assert!(
+        used.iter().filter(|&&count| count > 0).count() > 1,
+        "all clients at one host: {used:?}"
+    );
+    ringway.finish();
+}
+
+#[test]
+fn sessions_end_by_timeout_and_by_responses() {
+    let _turn = Turn::start("sessions_end_by_timeout_and_by_responses", SOON * 6);
+    let server = Server::start(b'a');
+    let keys = [("session_timeout", "300ms"), ("unanswered_timeout", "200ms")];
+    let (ringway, front) = start(&[&server], &keys);
+    ask(&client(front), b"hello").expect("an answer");
+    let ended = || ringway.count("ringway_sessions_ended_total", &[("reason", "session_timeout")]);
+    assert!(
+        wait_for(SOON, || (ended() == 1).then_some(())).is_some(),
+        "{} ended",
+        ended()
+    );
+    assert_eq!(ringway.count("ringway_udp_sessions", &[]), 0);
+    ringway.finish();
+
+    let (ringway, front) = start(&[&server], &[("responses", "1")]);
+    let client = client(front);
+    for _ in 0..5 {
+        ask(&client, b"hello").expect("an answer");
+    }
+    let ended = || ringway.count("ringway_sessions_ended_total", &[("reason", "finished")]);
+    assert!(
+        wait_for(SOON, || (ended() == 5).then_some(())).is_some(),
+        "{} ended",
+        ended()
+    );
+    ringway.finish();
+}
+
+#[test]
+fn bounds_on_sessions_and_rates_hold() {
+    let _turn = Turn::start("bounds_on_sessions_and_rates_hold", SOON * 6);
+    let server = Server::start(b'a');
+    let (ringway, front) = start(&[&server], &[("max_sessions", "3"), ("rate", "10/s")]);
+    let clients: Vec<UdpSocket> = (0..3).map(|_| client(front)).collect();
+    for client in &clients {
+        // One at once is within the rate of all of them together only if they are spaced out.
+        let answered = wait_for(SOON, || {
+            client
+                .set_read_timeout(Some(Duration::from_millis(150)))
+                .expect("SO_RCVTIMEO");
+            ask(client, b"hello").ok()
+        });
+        assert!(answered.is_some());
+    }
+    let late = client(front);
+    late.send(b"hello").expect("send");
+    let dropped = |reason| ringway.count("ringway_udp_dropped_total", &[("reason", reason)]);
+    assert!(wait_for(SOON, || (dropped("max_sessions") == 1).then_some(())).is_some());
+    for _ in 0..50 {
+        clients[0].send(b"flood").expect("send");
+    }
+    assert!(
+        wait_for(SOON, || (dropped("rate") >= 40).then_some(())).is_some(),
+        "{}",
+        dropped("rate")
+    );
+    ringway.finish();
+}
