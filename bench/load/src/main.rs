@@ -1,12 +1,14 @@
 //! Load generator and backend of `cargo xtask bench`: one process, one thread, one role, chosen by the first argument.
 //!
 //! It must never judge: it counts, measures and prints one line of JSON or of plain words per event on stdout, and the
-//! driver in `crates/xtask/src/bench` draws the conclusions. Roles: [`backend`], [`short`], [`idle`], [`warm`].
+//! driver in `crates/xtask/src/bench` draws the conclusions. Roles: [`backend`], [`short`], [`idle`], [`udp`],
+//! [`warm`].
 
 mod backend;
 mod exchange;
 mod idle;
 mod short;
+mod udp;
 mod warm;
 
 use std::collections::HashMap;
@@ -18,6 +20,8 @@ usage: ringway-bench-load ROLE [--NAME VALUE ...]
   backend                                          answers HTTP, echo and short connections; prints the ports it took
   short --target ADDR [--concurrency 64] [--count 10000]    connect, one request, one response, close
   idle  --target ADDR [--connections 4000]         opens and holds; reads `check` and `close` from stdin
+  udp-echo                                         sends datagrams back; prints the port it took
+  udp   --target ADDR [--sockets 64] [--seconds 4] [--bytes 64] [--train 1]    ping-pong of datagrams, or of trains
   warm  --target ADDR [--connections 4] [--megabytes 16]    echoes bytes through the target and compares them";
 
 fn main() -> ExitCode {
@@ -42,6 +46,16 @@ fn run(arguments: &[String]) -> Result<(), String> {
             flags.number("count", 10_000)?,
         ),
         "idle" => idle::run(flags.target()?, flags.number("connections", 4_000)?),
+        "udp-echo" => udp::echo(),
+        "udp" => udp::run(
+            flags.target()?,
+            &udp::Load {
+                sockets: flags.number("sockets", 64)?,
+                seconds: flags.number("seconds", 4)? as u64,
+                bytes: flags.number("bytes", 64)?,
+                train: flags.number("train", 1)?,
+            },
+        ),
         "warm" => warm::run(
             flags.target()?,
             flags.number("connections", 4)?,

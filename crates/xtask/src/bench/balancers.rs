@@ -1,6 +1,6 @@
 //! The balancers that are compared: how each is configured and started, and when it is ready.
 //!
-//! All get the same four listeners, one backend each, one worker on one core, and buffers of 64 KiB where they have
+//! All get the same four listeners of TCP, those that can one of UDP, one backend each, one worker on one core, and buffers of 64 KiB where they have
 //! the choice. Ringway alone checks its backends' health every second and has its metrics read, so that its figures hold
 //! for how it is run. A balancer must never be started with anything its own manual would not recommend for this.
 
@@ -61,6 +61,7 @@ pub(super) struct Services {
     pub(super) echo: SocketAddr,
     pub(super) short: SocketAddr,
     pub(super) iperf: SocketAddr,
+    pub(super) udp: SocketAddr,
 }
 
 impl Services {
@@ -115,12 +116,13 @@ impl Plan {
                 child: None,
             });
         }
-        let [http, echo, short, iperf] = free_addresses()?;
+        let [http, echo, short, iperf, udp] = free_addresses()?;
         let services = Services {
             http,
             echo,
             short,
             iperf,
+            udp,
         };
         let [admin] = free_addresses()?;
         let mut command = match balancer {
@@ -190,7 +192,8 @@ fn ringway(
     for (name, address) in services.named() {
         text += &format!("  {name}: {{ bind: {address}, protocol: tcp, pool: {name} }}\n");
     }
-    text += "pools:\n";
+    text += &format!("  udp: {{ bind: {}, protocol: udp, pool: udp }}\n", services.udp);
+    text += &format!("pools:\n  udp: {{ backends: [{}] }}\n", targets.udp);
     for (name, address) in targets.named() {
         // iperf3 takes a probe for a client, and serves one at a time: every probe asks the process with the other ports.
         let (port, interval) = (targets.echo.port(), scrape::INTERVAL.as_secs());
@@ -235,6 +238,10 @@ fn nginx(directory: &Path, services: &Services, targets: &Services) -> Result<Co
     for ((_, address), (_, target)) in services.named().into_iter().zip(targets.named()) {
         text += &format!("  server {{ listen {address} backlog=4096; proxy_pass {target}; }}\n");
     }
+    text += &format!(
+        "  server {{ listen {} udp; proxy_pass {}; }}\n",
+        services.udp, targets.udp
+    );
     text += "}\n";
     let file = write(directory, "nginx.conf", &text)?;
     let mut command = program("nginx")?;

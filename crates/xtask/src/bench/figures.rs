@@ -57,7 +57,7 @@ const NGINX: Against = Against::One(Balancer::Nginx);
 
 use Against::{Better, Nothing};
 use Bound::{AtLeast, AtMost};
-use Metric::{BulkDown, BulkUp, Idle, SessionLog, Short, Small64};
+use Metric::{BulkDown, BulkUp, Idle, SessionLog, Short, Small64, Udp, UdpTrain};
 
 pub(super) const FIGURES: &[Figure] = &[
     aiming(
@@ -101,6 +101,14 @@ pub(super) const FIGURES: &[Figure] = &[
     aiming(
         figure("short connections, CPU each", Short, "cpu_us", Better, AtMost(1.0)),
         0.93,
+    ),
+    figure("UDP round trips, CPU each", Udp, "cpu_us", NGINX, AtMost(0.95)),
+    figure(
+        "UDP trains of eight, CPU per datagram",
+        UdpTrain,
+        "cpu_us",
+        NGINX,
+        AtMost(0.5),
     ),
     figure(
         "short connections with the session log, CPU to those without",

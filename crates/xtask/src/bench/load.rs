@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The backends that all balancers share.
 pub(super) struct Backends {
     pub(super) services: Services,
-    _child: Child,
+    _children: [Child; 2],
 }
 
 /// Starts load programs: where they are, which core is theirs, where their logs go.
@@ -46,6 +46,18 @@ pub(super) struct Wrk {
 pub(super) struct Iperf {
     pub(super) bytes: f64,
     pub(super) bits_per_second: f64,
+}
+
+/// What one run of datagrams saw.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct UdpSeen {
+    /// Those that came back.
+    pub(super) datagrams: f64,
+    pub(super) lost: f64,
+    pub(super) stalls: f64,
+    pub(super) seconds: f64,
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
 }
 
 /// What one run of short connections saw.
@@ -80,16 +92,44 @@ impl Loader {
                 .ok_or(format!("no port {name} in {line}"))
         };
         let [iperf] = free_addresses()?;
+        let (udp, udp_child) = self.start_udp_echo()?;
         let services = Services {
             http: address("http")?,
             echo: address("echo")?,
             short: address("short")?,
             iperf,
+            udp,
         };
         Ok(Backends {
             services,
-            _child: child,
+            _children: [child, udp_child],
         })
+    }
+
+    fn start_udp_echo(&self) -> Result<(SocketAddr, Child), String> {
+        let mut command = Command::new(&self.program);
+        command.arg("udp-echo").stdin(Stdio::null());
+        let mut child = Child::spawn(&mut command, self.core, self.log("udp-echo"), true)?;
+        let lines = lines_of(&mut child)?;
+        let line = next_line(&lines, &child, "the port of the UDP backend")?;
+        let ports: Value = serde_json::from_str(&line).map_err(|e| format!("the UDP backend printed {line:?}: {e}"))?;
+        let port = ports["udp"].as_u64().and_then(|port| u16::try_from(port).ok());
+        let port = port.ok_or_else(|| format!("no port udp in {line}"))?;
+        Ok((SocketAddr::from((Ipv4Addr::LOCALHOST, port)), child))
+    }
+
+    /// Datagrams there and back over 64 sockets, in trains of `train`.
+    pub(super) fn udp(&self, target: SocketAddr, bytes: u32, train: u32, seconds: u32) -> Result<UdpSeen, String> {
+        let mut command = Command::new(&self.program);
+        let [target, bytes, train, duration] = [
+            target.to_string(),
+            bytes.to_string(),
+            train.to_string(),
+            seconds.to_string(),
+        ];
+        command.args(["udp", "--sockets", "64", "--target", &target]);
+        command.args(["--bytes", &bytes, "--train", &train, "--seconds", &duration]);
+        parse_udp(&self.output(&mut command, "udp", seconds)?)
     }
 
     /// Keep-alive requests over `connections` connections.
@@ -332,6 +372,22 @@ fn parse_iperf(text: &str) -> Result<Iperf, String> {
     Ok(Iperf {
         bytes: number("bytes")?,
         bits_per_second: number("bits_per_second")?,
+    })
+}
+
+fn parse_udp(line: &str) -> Result<UdpSeen, String> {
+    let report: Value = serde_json::from_str(line).map_err(|e| format!("the udp load printed {line:?}: {e}"))?;
+    let number = |name: &str| {
+        let value = report[name].as_f64();
+        value.ok_or_else(|| format!("the udp load did not report {name}"))
+    };
+    Ok(UdpSeen {
+        datagrams: number("datagrams")?,
+        lost: number("lost")?,
+        stalls: number("stalls")?,
+        seconds: number("seconds")?,
+        p50_us: number("p50_us")?,
+        p99_us: number("p99_us")?,
     })
 }
 

@@ -101,6 +101,8 @@ impl Bench {
         let result = match metric {
             Metric::Short => self.short(running),
             Metric::SessionLog => self.session_log(running),
+            Metric::Udp => self.udp(running, 64, 1),
+            Metric::UdpTrain => self.udp(running, 1_200, 8),
             Metric::Small1 => self.small(running, 1, seconds.small1_seconds),
             Metric::Small64 => self.small(running, 64, seconds.small_seconds),
             Metric::BulkUp => self.bulk(running, false),
@@ -171,6 +173,24 @@ impl Bench {
             ("cpu_ratio", with / without),
             ("errors", errors),
         ]))
+    }
+
+    /// CPU per round trip of a datagram, whether alone or in a train.
+    fn udp(&self, running: &Running, bytes: u32, train: u32) -> Result<Values, String> {
+        let watch = Watch::start(running, self.cores)?;
+        let target = running.services.udp;
+        let seen = self.loader.udp(target, bytes, train, self.settings.small_seconds)?;
+        let cost = watch.stop()?;
+        if seen.datagrams == 0.0 {
+            return Err("not one datagram came back".to_owned());
+        }
+        let mut values = cost.values("cpu_us", seen.datagrams / 1e6);
+        values.insert("per_second", seen.datagrams / seen.seconds);
+        values.insert("p50_us", seen.p50_us);
+        values.insert("p99_us", seen.p99_us);
+        values.insert("lost", seen.lost);
+        values.insert("stalls", seen.stalls);
+        Ok(values)
     }
 
     fn small(&self, running: &Running, connections: u32, seconds: u32) -> Result<Values, String> {

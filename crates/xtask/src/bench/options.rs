@@ -8,7 +8,7 @@ pub(super) const USAGE: &str = "\
 usage: cargo xtask bench [--quick] [--rounds N] [--only LIST] [--balancers LIST] [--out DIR]
   --quick            one short round, within two minutes; written as quick.* instead of latest.*
   --rounds N         alternating rounds, 5 by default
-  --only LIST        of short,log,small1,small64,bulk,idle
+  --only LIST        of short,log,udp,small1,small64,bulk,idle
   --balancers LIST   of ringway,haproxy,nginx,naive,direct
   --out DIR          instead of bench/results
 A run with --only, --balancers or --rounds is written as partial.*; only a complete one updates README.md.";
@@ -99,7 +99,7 @@ fn parse_metrics(list: &str) -> Result<Vec<Metric>, String> {
     let known = |name: &str| Metric::ALL.iter().any(|metric| metric.option() == name);
     if let Some(unknown) = names.iter().find(|name| !known(name)) {
         return Err(format!(
-            "--only does not know {unknown:?}; it takes short,log,small1,small64,bulk,idle"
+            "--only does not know {unknown:?}; it takes short,log,udp,small1,small64,bulk,idle"
         ));
     }
     Ok(Metric::ALL

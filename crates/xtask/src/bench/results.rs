@@ -13,6 +13,10 @@ pub(super) enum Metric {
     Short,
     /// The same through Ringway with its session log and without, in turns.
     SessionLog,
+    /// Datagrams of 64 bytes there and back, 64 sockets.
+    Udp,
+    /// The same in trains of eight, 1,200 bytes each.
+    UdpTrain,
     /// Keep-alive requests over one connection.
     Small1,
     /// Keep-alive requests over 64 connections.
@@ -24,10 +28,12 @@ pub(super) enum Metric {
 }
 
 impl Metric {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Idle,
         Self::Short,
         Self::SessionLog,
+        Self::Udp,
+        Self::UdpTrain,
         Self::Small1,
         Self::Small64,
         Self::BulkUp,
@@ -38,6 +44,10 @@ impl Metric {
     pub(super) const fn is_taken_of(self, balancer: Balancer) -> bool {
         match self {
             Self::SessionLog => matches!(balancer, Balancer::Ringway),
+            // The others have no UDP.
+            Self::Udp | Self::UdpTrain => {
+                matches!(balancer, Balancer::Ringway | Balancer::Nginx | Balancer::Direct)
+            }
             _ => true,
         }
     }
@@ -47,6 +57,7 @@ impl Metric {
         match self {
             Self::Short => "short",
             Self::SessionLog => "log",
+            Self::Udp | Self::UdpTrain => "udp",
             Self::Small1 => "small1",
             Self::Small64 => "small64",
             Self::BulkUp | Self::BulkDown => "bulk",
@@ -57,6 +68,7 @@ impl Metric {
     /// In the JSON and in progress lines.
     pub(super) const fn name(self) -> &'static str {
         match self {
+            Self::UdpTrain => "udp_train",
             Self::BulkUp => "bulk_up",
             Self::BulkDown => "bulk_down",
             _ => self.option(),
