@@ -42,26 +42,35 @@ pub(crate) fn model(config: Config, problems: &mut Problems) -> Model {
         .map(|(index, pool)| (pool.name.value.as_str(), index))
         .collect();
     let admin = admin(&config.admin);
+    let workers = config.workers.or(Workers::Auto);
     let binds = binds(&config, admin.as_ref().map(|at| at.value), problems);
     if !config.partial {
         presence(&config, beginning, problems);
     }
     let mut used = vec![false; config.pools.entries.len()];
+    let mut fed_by = vec![udp::FedBy::default(); config.pools.entries.len()];
     let mut all_resolved = !config.partial && !config.listeners.entries.is_empty();
     let mut listeners = Vec::new();
     for listener in &config.listeners.entries {
         let pool = pool_of(listener, &config, &indexes, problems);
         match pool {
-            Some(index) => used[index] = true,
+            Some(index) => {
+                used[index] = true;
+                fed_by[index].add(listener);
+            }
             // Whatever it meant may be the pool that seems unused.
             None => all_resolved = false,
         }
         required(listener, problems);
-        udp::check(listener, pool.map(|index| &config.pools.entries[index]), problems);
+        let pool_entry = pool.map(|index| &config.pools.entries[index]);
+        udp::check(listener, pool_entry, workers, problems);
         listeners.extend(model_listener(listener, PoolIndex(pool.unwrap_or(0))));
     }
     for (index, pool) in config.pools.entries.iter().enumerate() {
         pool::check(pool, problems);
+        if all_resolved {
+            fed_by[index].check(pool, problems);
+        }
         pool::own_listeners(index, pool, &config, &indexes, &binds, problems);
         if !used[index] && all_resolved {
             let message = format!("pool {} is used by no listener", quote(&pool.name.value));
@@ -70,7 +79,7 @@ pub(crate) fn model(config: Config, problems: &mut Problems) -> Model {
     }
     let serve_udp = udp::pools(&listeners, config.pools.entries.len());
     Model {
-        workers: config.workers.or(Workers::Auto),
+        workers,
         pin: config.pin.or(true),
         admin: admin.map(|at| at.value),
         buffers: buffers(&config.buffers, problems),

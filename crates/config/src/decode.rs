@@ -23,7 +23,7 @@ use crate::source::{At, Span};
 use crate::tree::{Kind, Node};
 use crate::values::word::{self, Choice};
 use crate::values::{address, duration, number, path, size};
-use ringway_core::model::{LogFormat, Protocol, Workers};
+use ringway_core::model::{Address, LogFormat, Protocol, Workers};
 
 const PROTOCOLS: [Choice<Protocol>; 2] = [
     Choice {
@@ -192,7 +192,7 @@ fn listener(name: At<String>, node: &Node, cx: &mut Decoder<'_>) -> Listener {
         listener.mark_unusable();
         return listener;
     };
-    listener.bind = fields.values("bind", BINDS_PER_LISTENER_MAX, address::parse_bind);
+    listener.bind = binds(fields.values("bind", BINDS_PER_LISTENER_MAX, address::parse_binds));
     listener.protocol = fields.value("protocol", |text| word::choose(text, &PROTOCOLS, &PROTOCOLS_LATER));
     listener.pool = fields.value("pool", name_of_pool);
     listener.backlog = fields.number("backlog", BACKLOG);
@@ -208,6 +208,18 @@ fn listener(name: At<String>, node: &Node, cx: &mut Decoder<'_>) -> Listener {
     listener.udp = udp::decode(&mut fields);
     fields.finish();
     listener
+}
+
+/// Ranges of ports, each as its addresses.
+fn binds(written: Field<Vec<At<Vec<Address>>>>) -> Field<Vec<At<Address>>> {
+    let spread = |At { value, span }: At<Vec<Address>>| value.into_iter().map(move |value| At { value, span });
+    Field {
+        key: written.key,
+        value: written.value.map(|At { value, span }| At {
+            value: value.into_iter().flat_map(spread).collect(),
+            span,
+        }),
+    }
 }
 
 /// Whether it is defined is found out when all files are read.

@@ -33,6 +33,8 @@ pub(crate) const UNIX_PATH_BYTES_MAX: usize = 107;
 pub(crate) const LISTENERS_MAX: usize = 1_024;
 /// Addresses of one listener; each costs one socket per worker.
 pub(crate) const BINDS_PER_LISTENER_MAX: usize = 64;
+/// Ports of one range of them; each costs one socket per worker.
+pub(crate) const PORTS_PER_RANGE: Range = Range { min: 1, max: 1_024 };
 /// Pools of one process.
 pub(crate) const POOLS_MAX: usize = 4_096;
 /// Backends of one pool.

@@ -139,6 +139,7 @@ pub(crate) struct Udp {
     pub(crate) rate: Field<u32>,
     pub(crate) requests: Field<u32>,
     pub(crate) responses: Field<u32>,
+    pub(crate) keep_port: Field<bool>,
     pub(crate) affinity: Field<Affinity>,
     pub(crate) receive_buffer: Field<u32>,
 }

@@ -11,12 +11,12 @@ use crate::metrics::Observed;
 use crate::notify;
 use crate::readiness::{Phase, Readiness};
 use crate::session_log::{Names, SessionLog};
-use crate::status::Live;
+use crate::status::{Live, compact};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringway_core::backend::Registry;
-use ringway_core::gate::Gates;
-use ringway_core::limits::{self, LimitError, ProcessLimits};
-use ringway_core::model::{Address, Model};
+use ringway_core::gate::{Cap, Gates};
+use ringway_core::limits::{self, Granted, LimitError, ProcessLimits};
+use ringway_core::model::{Address, Model, Protocol};
 use ringway_core::snapshot::Snapshot;
 use ringway_core::stats::WorkerStats;
 use ringway_proxy::worker::{ClientBounds, Worker, WorkerConfig, WorkerSockets, bind_all, client_bounds};
@@ -51,15 +51,17 @@ pub fn run(model: Model, sources: Vec<String>, logs: &Logs) -> Result<(), RunErr
     let capabilities = Capabilities::probe().map_err(|unavailable| RunError::Start(unavailable.to_string()))?;
     let placement = place(model.workers, model.pin, &Machine::read());
     let workers = placement.pinned_to.len();
-    let limits = fit_limits(&model, workers)?;
+    let granted = granted().map_err(RunError::Control)?;
+    let limits =
+        limits::check(&model, u32::try_from(workers).unwrap_or(u32::MAX), granted).map_err(RunError::Limits)?;
     let ports = bind(&model, workers)?;
-    let own_caps = model.listeners.iter().map(|listener| listener.max_connections);
-    let gates = Arc::new(Gates::new(limits.connections_max, own_caps));
+    let caps = limits::caps(&model, &limits, granted);
+    let gates = Arc::new(Gates::new(limits.for_clients, caps.iter().copied()));
     let registry = Arc::new(Registry::default());
     let session_log = start_session_log(&model, logs)?;
     let (events, heard) = mpsc::channel(EVENTS_MAX);
     let ear = Arc::new(Ear::new(events.clone(), session_log.clone()));
-    let observed = Arc::new(observe(model, workers, logs, &registry, &ear, limits));
+    let observed = Arc::new(observe(model, workers, (&*registry, &ear, logs), limits, &caps));
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -117,7 +119,7 @@ async fn serve(
     notify::ready();
     let model = &observed.snapshot.model;
     let workers = placement.pinned_to.len();
-    announce(model, &ports.bound, &placement.reason, workers, limits);
+    announce(&observed, &ports.bound, &placement.reason, limits);
     let listeners = model.listeners.len();
     notify::status(&format!("ready: {listeners} listeners on {workers} workers; {limits}"));
     if !bundles {
@@ -161,17 +163,27 @@ fn remove_socket_files(bound: &[Vec<Address>]) {
     }
 }
 
-/// Raises the descriptor limit as far as it goes and checks that the configuration fits into it.
-fn fit_limits(model: &Model, workers: usize) -> Result<ProcessLimits, RunError> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|errno| RunError::Control(errno.into()))?;
+/// Raises the descriptor limit as far as it goes, and asks how many ports there are.
+fn granted() -> io::Result<Granted> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     // Where raising is refused, the soft limit is what there is.
-    let limit = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
-        hard
-    } else {
-        soft
-    };
-    let workers = u32::try_from(workers).unwrap_or(u32::MAX);
-    limits::check(model, workers, limit).map_err(RunError::Limits)
+    let is_raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    let range = std::fs::read_to_string(PORT_RANGE);
+    Ok(Granted {
+        descriptors: if is_raised { hard } else { soft },
+        // Where it cannot be read, all that there can be.
+        ports: range
+            .ok()
+            .and_then(|text| ports_in(&text))
+            .unwrap_or(u32::from(u16::MAX)),
+    })
+}
+
+/// `32768 60999`, with a tab between them; both inclusive.
+fn ports_in(text: &str) -> Option<u32> {
+    let mut numbers = text.split_whitespace().map(str::parse::<u32>);
+    let (first, last) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    Some(last.checked_sub(first)? + 1)
 }
 
 /// Everything bound: nothing has been accepted yet.
@@ -205,10 +217,9 @@ fn start_session_log(model: &Model, logs: &Logs) -> Result<Option<SessionLog>, R
 fn observe(
     model: Model,
     workers: usize,
-    logs: &Logs,
-    registry: &Registry,
-    ear: &Arc<Ear>,
+    (registry, ear, logs): (&Registry, &Arc<Ear>, &Logs),
     limits: ProcessLimits,
+    caps: &[Cap],
 ) -> Observed {
     let listeners = model.listeners.len();
     let snapshot = Arc::new(Snapshot::new(model, registry, workers));
@@ -219,6 +230,7 @@ fn observe(
         log_lines_dropped: logs.dropped().clone(),
         ear: Some(ear.clone()),
         connections_max: limits.connections_max,
+        listeners_max: caps.iter().map(|cap| cap.max).collect(),
     }
 }
 
@@ -299,12 +311,23 @@ fn worker_config(index: usize, cpu: Option<usize>, sockets: WorkerSockets, commo
 }
 
 /// Says what is served, in plain words.
-fn announce(model: &Model, bound: &[Vec<Address>], placed: &str, workers: usize, limits: ProcessLimits) {
-    for (listener, addresses) in model.listeners.iter().zip(bound) {
-        for address in addresses {
-            tracing::info!(listener = &*listener.name, address = %address, "serving");
+fn announce(observed: &Observed, bound: &[Vec<Address>], placed: &str, limits: ProcessLimits) {
+    let listeners = observed.snapshot.model.listeners.iter();
+    for ((listener, addresses), &max) in listeners.zip(bound).zip(&observed.listeners_max) {
+        for address in compact(addresses) {
+            match listener.protocol {
+                Protocol::Tcp => tracing::info!(listener = &*listener.name, address, "serving"),
+                Protocol::Udp => {
+                    tracing::info!(
+                        listener = &*listener.name,
+                        address,
+                        "serving UDP, at most {max} sessions"
+                    );
+                }
+            }
         }
     }
+    let workers = observed.workers.len();
     let plural = if workers == 1 { "worker" } else { "workers" };
     tracing::info!("ready with {workers} {plural} ({placed}); {limits}");
 }
@@ -393,6 +416,8 @@ impl std::error::Error for RunError {}
 
 /// Signals that wait to be acted on; more than two of the same kind say nothing new.
 const SIGNALS_MAX: usize = 8;
+/// First and last local port that the kernel chooses by itself (ip(7)).
+const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// How often rates are sampled.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// For each worker that has to end again because a later one could not start.

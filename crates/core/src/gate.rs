@@ -19,55 +19,72 @@ impl Gate {
         self.max.saturating_sub(open)
     }
 
-    fn take(&self) -> bool {
+    fn take(&self, count: u32) -> bool {
         self.open
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
-                (open < self.max).then_some(open + 1)
+                open.checked_add(count).filter(|&more| more <= self.max)
             })
             .is_ok()
     }
 
-    fn give_back(&self) {
-        let before = self.open.fetch_sub(1, Ordering::AcqRel);
-        assert!(before > 0, "a permit was given back twice");
+    fn give_back(&self, count: u32) {
+        let before = self.open.fetch_sub(count, Ordering::AcqRel);
+        assert!(before >= count, "a permit was given back twice");
     }
+}
+
+/// What a listener may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cap {
+    /// Connections or sessions at the same time.
+    pub max: u32,
+    /// What each takes of what the process has.
+    pub descriptors: u32,
 }
 
 /// The caps of the process and of each listener; shared by all workers.
 #[derive(Debug)]
 pub struct Gates {
+    /// Of descriptors.
     process: Gate,
-    listeners: Box<[Gate]>,
+    listeners: Box<[(Gate, u32)]>,
 }
 
 impl Gates {
-    /// `listeners` are the caps of the listeners in the model's order; `None`: only the process' cap counts.
-    pub fn new(connections_max: u32, listeners: impl IntoIterator<Item = Option<u32>>) -> Self {
+    /// `descriptors` are what the process has for clients; `listeners` are the caps of the listeners in the model's order.
+    pub fn new(descriptors: u32, listeners: impl IntoIterator<Item = Cap>) -> Self {
         let gate = |max| Gate {
             open: AtomicU32::new(0),
             max,
         };
+        let listener = |cap: Cap| (gate(cap.max), cap.descriptors);
         Self {
-            process: gate(connections_max),
-            listeners: listeners.into_iter().map(|max| gate(max.unwrap_or(u32::MAX))).collect(),
+            process: gate(descriptors),
+            listeners: listeners.into_iter().map(listener).collect(),
         }
     }
 
-    /// Connections that this listener could still open now.
-    pub fn free(&self, listener: usize) -> u32 {
-        let own = &self.listeners[listener];
-        own.free(own.open.load(Ordering::Acquire))
-            .min(self.process.free(self.process.open.load(Ordering::Acquire)))
+    /// The most that this listener may have.
+    pub fn max(&self, listener: usize) -> u32 {
+        self.listeners[listener].0.max
     }
 
-    /// Admits one connection of a listener, if both caps allow it.
+    /// Connections or sessions that this listener could still open now.
+    pub fn free(&self, listener: usize) -> u32 {
+        let (own, each) = &self.listeners[listener];
+        let of_process = self.process.free(self.process.open.load(Ordering::Acquire)) / each.max(&1);
+        own.free(own.open.load(Ordering::Acquire)).min(of_process)
+    }
+
+    /// Admits one connection or session of a listener, if both caps allow it.
     pub fn admit(self: &Arc<Self>, listener: usize) -> Option<Permit> {
+        let (own, each) = &self.listeners[listener];
         // The listener's first: a full listener must not take room from the others, not even for a moment.
-        if !self.listeners[listener].take() {
+        if !own.take(1) {
             return None;
         }
-        if !self.process.take() {
-            self.listeners[listener].give_back();
+        if !self.process.take(*each) {
+            own.give_back(1);
             return None;
         }
         Some(Permit {
@@ -86,7 +103,8 @@ pub struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.gates.listeners[self.listener as usize].give_back();
-        self.gates.process.give_back();
+        let (own, each) = &self.gates.listeners[self.listener as usize];
+        own.give_back(1);
+        self.gates.process.give_back(*each);
     }
 }

@@ -3,11 +3,18 @@
 //! Arithmetic on numbers only: `ringway-control` asks the kernel for the limit (RLIMIT_NOFILE) and hands it in at
 //! start, before anything is bound.
 
-use crate::model::{Backend, Listener, Model, Pool, Resolve, Target};
+use crate::gate::Cap;
+use crate::model::{Backend, Listener, Model, Pool, Protocol, Resolve, Target};
 use std::fmt;
 
 /// Descriptors of one relay: the client's socket and the backend's.
 pub const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+
+/// Descriptors of one UDP session: the socket towards its backend.
+pub const DESCRIPTORS_PER_SESSION: u64 = 1;
+
+/// Sessions of a UDP listener that says no number of its own, at most.
+pub const SESSIONS_DEFAULT_MAX: u32 = 65_536;
 
 /// Descriptors that the process keeps for itself whatever is configured: the three standard streams; of the control
 /// plane its epoll instance, wake-up, signal pipe and their duplicates (8); configuration and log files while they
@@ -85,47 +92,137 @@ impl Reserve {
         u32::try_from(connections).unwrap_or(u32::MAX)
     }
 
-    /// Whether listeners with these `max_connections` fit into `limit` descriptors. `None` stands for a listener
-    /// without a limit of its own: it may use whatever is free.
-    pub fn check(
-        &self,
-        max_connections: impl IntoIterator<Item = Option<u32>>,
-        limit: u64,
-    ) -> Result<ProcessLimits, LimitError> {
+    /// Whether listeners that demand this fit into `limit` descriptors.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn check(&self, demands: impl IntoIterator<Item = Demand>, limit: u64) -> Result<ProcessLimits, LimitError> {
         let fit = self.connections_fit(limit);
         let reserve = self.descriptors();
         if fit == 0 {
             return Err(LimitError::NoneFits { reserve, limit });
         }
-        let (mut limited, mut unlimited, mut wanted) = (0, 0, 0);
-        for max in max_connections {
-            match max {
-                Some(max) => {
-                    limited += 1;
-                    wanted += u64::from(max);
-                }
+        let mut wanted = Wanted::default();
+        let mut unlimited = 0;
+        for demand in demands {
+            demand.check(self.workers)?;
+            match demand.max {
+                Some(max) => wanted.add(demand.of, max),
                 None => unlimited += 1,
             }
         }
-        if wanted > u64::from(fit) {
+        let free = limit - reserve;
+        if wanted.descriptors() > free {
             return Err(LimitError::TooMany {
-                listeners: limited,
                 wanted,
                 reserve,
                 limit,
                 fit,
             });
         }
-        let connections_max = match u32::try_from(wanted) {
-            Ok(wanted) if unlimited == 0 && limited > 0 => wanted,
-            _ => fit,
-        };
+        let is_sum = unlimited == 0 && wanted.listeners > 0;
+        let for_clients = if is_sum { wanted.descriptors() } else { free };
+        let connections = for_clients / DESCRIPTORS_PER_CONNECTION;
         Ok(ProcessLimits {
-            connections_max,
+            connections_max: u32::try_from(connections).unwrap_or(u32::MAX),
             connections_fit: fit,
+            for_clients: u32::try_from(for_clients).unwrap_or(u32::MAX),
             reserve,
             descriptors: limit,
         })
+    }
+}
+
+/// What a listener has for each client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// TCP connections.
+    Connections,
+    /// UDP sessions. Each has a local port, of which there are this many.
+    Sessions {
+        /// Local ports for all of them.
+        ports: u32,
+    },
+}
+
+impl Of {
+    /// Descriptors of one.
+    pub const fn descriptors(self) -> u64 {
+        match self {
+            Self::Connections => DESCRIPTORS_PER_CONNECTION,
+            Self::Sessions { .. } => DESCRIPTORS_PER_SESSION,
+        }
+    }
+}
+
+/// What a listener demands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Of what.
+    pub of: Of,
+    /// Its own limit; `None`: it may use whatever is free.
+    pub max: Option<u32>,
+}
+
+impl Demand {
+    fn new(model: &Model, listener: &Listener, ports: u32) -> Self {
+        let of = match listener.protocol {
+            Protocol::Tcp => Of::Connections,
+            Protocol::Udp => {
+                // Each source address has ports of its own.
+                let sources = model.pools[listener.pool.0].source.len().max(1);
+                Of::Sessions {
+                    ports: ports.saturating_mul(u32::try_from(sources).unwrap_or(u32::MAX)),
+                }
+            }
+        };
+        Self {
+            of,
+            max: listener.max_connections,
+        }
+    }
+
+    fn check(self, workers: u32) -> Result<(), LimitError> {
+        match (self.of, self.max) {
+            (Of::Sessions { .. }, Some(max)) if max < workers => Err(LimitError::FewerThanWorkers { max, workers }),
+            (Of::Sessions { ports }, Some(max)) if max > ports => Err(LimitError::TooFewPorts { max, ports }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The most that it ever has.
+    fn cap(self, limits: &ProcessLimits) -> u32 {
+        let most = match self.of {
+            Of::Connections => limits.connections_max,
+            Of::Sessions { ports } => SESSIONS_DEFAULT_MAX.min(ports).min(limits.for_clients),
+        };
+        self.max.unwrap_or(most)
+    }
+}
+
+/// The sum of what listeners with limits of their own demand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// How many such listeners there are.
+    pub listeners: u32,
+    /// TCP connections.
+    pub connections: u64,
+    /// UDP sessions.
+    pub sessions: u64,
+}
+
+impl Wanted {
+    fn add(&mut self, of: Of, max: u32) {
+        self.listeners += 1;
+        match of {
+            Of::Connections => self.connections += u64::from(max),
+            Of::Sessions { .. } => self.sessions += u64::from(max),
+        }
+    }
+
+    /// In descriptors.
+    pub const fn descriptors(&self) -> u64 {
+        self.connections * DESCRIPTORS_PER_CONNECTION + self.sessions * DESCRIPTORS_PER_SESSION
     }
 }
 
@@ -157,15 +254,35 @@ fn lookups(model: &Model) -> u32 {
     at_once.fold(0, u32::saturating_add)
 }
 
-/// Checks a configuration against the descriptor limit `limit`, with as many workers as will be started.
-pub fn check(model: &Model, workers: u32, limit: u64) -> Result<ProcessLimits, LimitError> {
-    Reserve::of(model, workers).check(
-        model
-            .listeners
-            .iter()
-            .map(|listener: &Listener| listener.max_connections),
-        limit,
-    )
+/// What the kernel lets this process have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// Descriptors (RLIMIT_NOFILE).
+    pub descriptors: u64,
+    /// Local ports that it chooses for sockets (net.ipv4.ip_local_port_range, ip(7)).
+    pub ports: u32,
+}
+
+fn demands(model: &Model, ports: u32) -> impl Iterator<Item = Demand> + '_ {
+    let demand = move |listener| Demand::new(model, listener, ports);
+    model.listeners.iter().map(demand)
+}
+
+/// Checks a configuration against what the kernel grants, with as many workers as will be started.
+///
+/// # Errors
+/// What does not fit.
+pub fn check(model: &Model, workers: u32, granted: Granted) -> Result<ProcessLimits, LimitError> {
+    Reserve::of(model, workers).check(demands(model, granted.ports), granted.descriptors)
+}
+
+/// The most that each listener may have at the same time; parallel to `Model::listeners`.
+pub fn caps(model: &Model, limits: &ProcessLimits, granted: Granted) -> Vec<Cap> {
+    let cap = |demand: Demand| Cap {
+        max: demand.cap(limits),
+        descriptors: demand.of.descriptors() as u32,
+    };
+    demands(model, granted.ports).map(cap).collect()
 }
 
 /// The limits under which the process runs.
@@ -176,6 +293,8 @@ pub struct ProcessLimits {
     pub connections_max: u32,
     /// What the descriptor limit has room for.
     pub connections_fit: u32,
+    /// Descriptors for connections and sessions.
+    pub for_clients: u32,
     /// Descriptors kept for everything that is not a relay.
     pub reserve: u64,
     /// The descriptor limit.
@@ -206,16 +325,28 @@ pub enum LimitError {
     },
     /// The listeners' `max_connections` do not fit.
     TooMany {
-        /// How many listeners have a limit of their own.
-        listeners: u32,
-        /// The sum of those limits.
-        wanted: u64,
+        /// The sum of their limits.
+        wanted: Wanted,
         /// Descriptors needed besides connections.
         reserve: u64,
         /// The descriptor limit.
         limit: u64,
         /// Connections that fit.
         fit: u32,
+    },
+    /// A UDP listener has fewer sessions than workers to share them.
+    FewerThanWorkers {
+        /// Its `max_sessions`.
+        max: u32,
+        /// Worker threads.
+        workers: u32,
+    },
+    /// A UDP listener has more sessions than there are local ports for them.
+    TooFewPorts {
+        /// Its `max_sessions`.
+        max: u32,
+        /// Local ports.
+        ports: u32,
     },
 }
 
@@ -232,23 +363,46 @@ impl fmt::Display for LimitError {
                 reserve + EACH
             ),
             Self::TooMany {
-                listeners,
                 wanted,
                 reserve,
                 limit,
                 fit,
             } => {
-                let (sum, in_all) = match listeners {
-                    1 => ("max_connections is", ""),
-                    _ => ("max_connections of listeners add up to", " in all"),
+                let (add_up, in_all) = match wanted.listeners {
+                    1 => ("is", ""),
+                    _ => ("of listeners add up to", " in all"),
                 };
-                let needed = wanted * EACH + reserve;
+                let sessions = wanted.sessions;
+                let needed = wanted.descriptors() + reserve;
+                match (wanted.connections, wanted.sessions) {
+                    (connections, 0) => write!(f, "max_connections {add_up} {connections}; {EACH} descriptors each")?,
+                    (0, sessions) => write!(f, "max_sessions {add_up} {sessions}; 1 descriptor each")?,
+                    (connections, sessions) => write!(
+                        f,
+                        "max_connections add up to {connections}, {EACH} descriptors each, max_sessions to {sessions}, 1 \
+                         each;"
+                    )?,
+                }
                 write!(
                     f,
-                    "{sum} {wanted}; {EACH} descriptors each + {reserve} for ourselves = {needed}, but the descriptor \
-                     limit is {limit}: raise it (LimitNOFILE=, ulimit -n) or lower max_connections to {fit}{in_all}"
-                )
+                    " + {reserve} for ourselves = {needed}, but the descriptor limit is {limit}: raise it \
+                     (LimitNOFILE=, ulimit -n) or lower "
+                )?;
+                match (wanted.connections, sessions) {
+                    (_, 0) => write!(f, "max_connections to {fit}{in_all}"),
+                    (0, _) => write!(f, "max_sessions to {}{in_all}", limit - reserve),
+                    _ => f.write_str("them"),
+                }
             }
+            Self::FewerThanWorkers { max, workers } => write!(
+                f,
+                "max_sessions is {max}, but {workers} workers share them: write {workers} or more, or workers: {max}"
+            ),
+            Self::TooFewPorts { max, ports } => write!(
+                f,
+                "max_sessions is {max}, but each session takes a local port, and there are {ports}: widen \
+                 net.ipv4.ip_local_port_range, add addresses to the pool's source, or lower max_sessions to {ports}"
+            ),
         }
     }
 }

@@ -131,6 +131,16 @@ pub enum Protocol {
     Udp,
 }
 
+impl Protocol {
+    /// As it is written in the configuration.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
 /// A bound address (or several), its protocol, the pool it feeds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
@@ -171,6 +181,8 @@ pub struct Udp {
     pub clients: ClientLimits,
     /// What belongs to the same session.
     pub affinity: Affinity,
+    /// Datagrams go to the backend's port of the same number as they came to here.
+    pub keep_port: bool,
     /// What the kernel keeps for each socket until it is taken, bytes of its own accounting.
     pub receive_buffer: u32,
 }
@@ -186,6 +198,7 @@ impl Default for Udp {
             },
             clients: ClientLimits::default(),
             affinity: Affinity::Session,
+            keep_port: false,
             receive_buffer: 1 << 20,
         }
     }

@@ -84,6 +84,8 @@ reasons! {
         MaxLifetime = "max_lifetime", Operator;
         /// The backend went down and the pool says `on_backend_down: close`.
         BackendDown = "backend_down", Backend;
+        /// UDP: the backend left its pool, and the time that its sessions had to finish was over.
+        BackendRemoved = "backend_removed", Operator;
         /// The session was on a backup, and backends that are no backups are well again.
         Failback = "failback", Operator;
         /// Still open when `drain_timeout` was over, or a second signal came.
@@ -119,6 +121,10 @@ reasons! {
         Burst = "burst", Client;
         /// No backend could be chosen.
         NoBackend = "no_backend", Backend;
+        /// It would open a session, and every usable backend has as many as it may.
+        BackendsFull = "backends_full", Backend;
+        /// It would open a session, and this process is about to end.
+        Draining = "draining", Operator;
         /// No socket could be made for its session (descriptors, ports, memory).
         LocalError = "local_error", Local;
         /// The kernel had no room to send it.

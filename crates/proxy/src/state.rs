@@ -171,6 +171,11 @@ impl WorkerState {
     }
 
     fn with_selector<T>(&self, pool: PoolIndex, ask: impl FnOnce(&Selector) -> T) -> T {
+        self.with_view(pool, |view| ask(&view.selector))
+    }
+
+    /// Asks a pool's view as the pool is now.
+    pub(crate) fn with_view<T>(&self, pool: PoolIndex, ask: impl FnOnce(&PoolView) -> T) -> T {
         let shared = &self.snapshot.pools[pool.0];
         let cached = &mut self.views.borrow_mut()[pool.0];
         let version = shared.version();
@@ -180,7 +185,7 @@ impl WorkerState {
                 view: shared.view(),
             };
         }
-        ask(&cached.view.selector)
+        ask(&cached.view)
     }
 
     /// Whether a pool's choice depends on who the client is.

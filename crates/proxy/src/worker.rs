@@ -9,7 +9,7 @@ use crate::state::{Orders, Parts, WorkerState};
 use crate::tcp::accept::{accept, until_ended};
 use crate::udp;
 use ringway_core::gate::Gates;
-use ringway_core::model::{Address, Listener, Model, Protocol, Target};
+use ringway_core::model::{Address, Listener, Model, Protocol};
 use ringway_core::session::Clients;
 use ringway_core::snapshot::Snapshot;
 use ringway_core::stats::WorkerStats;
@@ -22,6 +22,7 @@ use std::fmt;
 use std::hash::RandomState;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -177,7 +178,7 @@ fn bind_sentence(listener: &Listener, address: &Address, error: &ListenError) ->
     let advice = if error.is_address_in_use() {
         match address {
             Address::Inet(address) => format!(
-                "another process listens there already (`ss -ltnp 'sport = :{}'` names it); stop it or choose another \
+                "another process listens there already (`ss -ltnup 'sport = :{}'` names it); stop it or choose another \
                  address",
                 address.port()
             ),
@@ -344,7 +345,7 @@ fn run(config: WorkerConfig, orders: Arc<Orders>, started: &SyncSender<Result<Re
         .epoch
         .elapsed()
         .saturating_sub(Duration::from_nanos(handle.now().as_nanos()));
-    let own: Vec<SocketAddr> = own_addresses(&config.sockets, &config.snapshot).collect();
+    let own = Rc::new(udp::Own::new(bound_udp(&config.sockets), &config.snapshot.model));
     let parts = Parts {
         index: config.index,
         snapshot: config.snapshot,
@@ -376,18 +377,11 @@ fn run(config: WorkerConfig, orders: Arc<Orders>, started: &SyncSender<Result<Re
     });
 }
 
-/// Where datagrams of our own would come from: UDP listeners, and the backends of their pools.
-fn own_addresses<'a>(sockets: &'a WorkerSockets, snapshot: &'a Snapshot) -> impl Iterator<Item = SocketAddr> + 'a {
+/// Addresses that UDP listeners are bound to.
+fn bound_udp(sockets: &WorkerSockets) -> impl Iterator<Item = SocketAddr> + '_ {
     let bound = sockets.0.iter().flat_map(|sockets| match sockets {
         ListenerSockets::Udp(sockets) => &sockets[..],
         ListenerSockets::Tcp(_) => &[],
     });
-    let model = &snapshot.model;
-    let pools = model.listeners.iter().filter(|it| it.protocol == Protocol::Udp);
-    let backends = pools.flat_map(|listener| &model.pools[listener.pool.0].backends);
-    let backends = backends.filter_map(|backend| match &backend.target {
-        Target::Address(Address::Inet(address)) => Some(*address),
-        _ => None,
-    });
-    bound.map(|(_, address)| *address).chain(backends)
+    bound.map(|(_, address)| *address)
 }

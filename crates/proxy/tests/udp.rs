@@ -2,7 +2,7 @@
 //! Each world follows from its seed, which every failure names.
 
 use ringway_core::backend::Registry;
-use ringway_core::gate::Gates;
+use ringway_core::gate::{Cap, Gates};
 use ringway_core::model::{self, Backend, Listener, Model, OnBackendDown, Pool, PoolIndex, Protocol, Udp};
 use ringway_core::reason::{DropReason, EndReason};
 use ringway_core::session::Rules;
@@ -10,7 +10,7 @@ use ringway_core::snapshot::Snapshot;
 use ringway_core::stats::WorkerStats;
 use ringway_proxy::observer::Nobody;
 use ringway_proxy::state::{Orders, Parts, WorkerState};
-use ringway_proxy::udp::{Fronts, front_key, serve};
+use ringway_proxy::udp::{Fronts, Own, front_key, serve};
 use ringway_runtime::sim::{Chances, DatagramPeer, Letter, Network, Random};
 use ringway_runtime::{BufferOptions, DatagramOptions, Runtime, TaskId};
 use std::collections::HashMap;
@@ -57,6 +57,8 @@ struct World {
     clients: Vec<DatagramPeer>,
     backends: Vec<Option<DatagramPeer>>,
     /// What each client has sent and not yet got back, by number.
+    snapshot: Arc<Snapshot>,
+    clock_offset: Duration,
     sent: Vec<u32>,
     answers: u64,
     requests_seen: u64,
@@ -79,25 +81,30 @@ impl World {
             .expect("one of three");
         let model = model(rules(&mut random), on_backend_down);
         let snapshot = Arc::new(Snapshot::new(model, &Registry::default(), 1));
-        let gates = Arc::new(Gates::new(random.between(2, 12) as u32, [None]));
+        let cap = Cap {
+            max: u32::MAX,
+            descriptors: 1,
+        };
+        let gates = Arc::new(Gates::new(random.between(2, 12) as u32, [cap]));
         let runtime = Runtime::simulated(network.driver_for_datagrams(TIGHT, 16));
         let handle = runtime.handle().clone();
         let (stats, orders) = (Arc::new(WorkerStats::new(1)), Arc::new(Orders::default()));
+        let own = Rc::new(Own::new([front()], &snapshot.model));
+        let clock_offset = Duration::from_secs(random.below(100));
         let parts = Parts {
             index: 0,
-            snapshot,
+            snapshot: snapshot.clone(),
             stats: stats.clone(),
             gates,
             orders: orders.clone(),
             observer: Arc::new(Nobody),
-            clock_offset: Duration::from_secs(random.below(100)),
+            clock_offset,
         };
         let state = WorkerState::new(handle.clone(), parts);
         let datagrams = handle.datagrams();
         let options = DatagramOptions::default();
         let (socket, bound) = datagrams.bind(front(), &options, front_key(0)).expect("it is free");
         let fronts = Fronts::new(datagrams, vec![(socket, bound)]);
-        let own = (0..BACKENDS).map(backend_address).chain([front()]).collect();
         let main = handle.spawn(serve(Rc::clone(&state), 0, fronts, own, None));
         Self {
             seed,
@@ -115,6 +122,8 @@ impl World {
             runtime,
             stats,
             orders,
+            snapshot,
+            clock_offset,
             main,
             random,
         }
@@ -126,6 +135,9 @@ impl World {
         }
         if self.random.chance(20) {
             self.backend_comes_or_goes();
+        }
+        if self.random.chance(10) {
+            self.sessions_are_to_leave();
         }
         for _ in 0..self.random.between(1, 3) {
             self.runtime.turn(false);
@@ -151,6 +163,16 @@ impl World {
             Some(peer) => self.network.close_datagram_peer(peer),
             None => self.backends[n] = Some(self.network.datagram_peer(backend_address(n))),
         }
+    }
+
+    /// The control plane says that sessions of a backend are not to stay there.
+    fn sessions_are_to_leave(&mut self) {
+        let reasons = [EndReason::BackendDown, EndReason::BackendRemoved, EndReason::Failback];
+        let reason = reasons[self.random.below(3) as usize];
+        let n = self.random.below(BACKENDS as u64) as usize;
+        let now = self.clock_offset + Duration::from_nanos(self.runtime.handle().now().as_nanos());
+        let backend = &self.snapshot.pools[0].view().backends[n];
+        backend.orders.close_before(now.as_nanos() as u64, reason.index());
     }
 
     /// Each with its own number in front; now and then one keeps silent.
@@ -232,6 +254,8 @@ impl World {
             DropReason::ClientSessions,
             DropReason::Burst,
             DropReason::NoBackend,
+            DropReason::BackendsFull,
+            DropReason::Draining,
             DropReason::LocalError,
             DropReason::Truncated,
         ]

@@ -5,7 +5,7 @@ use crate::limits::{RECEIVE_BUFFER_DEFAULT, SESSION_TIMEOUT, UNANSWERED_TIMEOUT}
 use crate::problem::Problems;
 use crate::raw::{self, Field};
 use crate::source::Span;
-use ringway_core::model::{Address, Affinity, Listener, Protocol, Target, Udp};
+use ringway_core::model::{Address, Affinity, Listener, Protocol, Target, Udp, Workers};
 use ringway_core::session::{ClientLimits, Rules};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn written<T>(field: &Field<T>) -> Option<Span> {
 }
 
 /// Keys that belong to another protocol than the listener's, and addresses that it cannot have.
-pub(super) fn check(listener: &raw::Listener, pool: Option<&raw::Pool>, problems: &mut Problems) {
+pub(super) fn check(listener: &raw::Listener, pool: Option<&raw::Pool>, workers: Workers, problems: &mut Problems) {
     let Some(protocol) = listener.protocol.value.as_ref().map(|at| at.value) else {
         return;
     };
@@ -31,6 +31,7 @@ pub(super) fn check(listener: &raw::Listener, pool: Option<&raw::Pool>, problems
         ("rate", written(&udp.rate), ""),
         ("requests", written(&udp.requests), ""),
         ("responses", written(&udp.responses), ""),
+        ("keep_port", written(&udp.keep_port), ""),
         ("affinity", written(&udp.affinity), ""),
         ("receive_buffer", written(&udp.receive_buffer), ""),
     ];
@@ -60,6 +61,64 @@ pub(super) fn check(listener: &raw::Listener, pool: Option<&raw::Pool>, problems
     if protocol == Protocol::Udp {
         sockets(listener, pool, problems);
         timeouts(udp, problems);
+        share(udp, workers, problems);
+    }
+}
+
+/// Sessions are shared out among workers by the kernel's hash: with fewer than one each some clients would never get one.
+fn share(udp: &raw::Udp, workers: Workers, problems: &mut Problems) {
+    if let (Some(key), Some(at), Workers::Count(workers)) =
+        (written(&udp.max_sessions), &udp.max_sessions.value, workers)
+        && at.value < u32::from(workers)
+    {
+        let message = format!("max_sessions is {}, but there are {workers} workers", at.value);
+        problems.error(key, message, format!("write {workers} or more"));
+    }
+}
+
+/// Which protocols feed a pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FedBy {
+    tcp: bool,
+    udp: bool,
+    /// By a listener whose protocol is not known.
+    unknown: bool,
+}
+
+impl FedBy {
+    /// One more listener.
+    pub(super) fn add(&mut self, listener: &raw::Listener) {
+        match listener.protocol.value.as_ref().map(|at| at.value) {
+            Some(Protocol::Tcp) => self.tcp = true,
+            Some(Protocol::Udp) => self.udp = true,
+            None => self.unknown = true,
+        }
+    }
+
+    /// Keys of the pool that change nothing for these protocols.
+    pub(super) fn check(self, pool: &raw::Pool, problems: &mut Problems) {
+        let of_tcp = [
+            ("connect_timeout", written(&pool.connect_timeout)),
+            ("tcp_keepalive", written(&pool.keepalive)),
+            ("dead_peer_timeout", written(&pool.dead_peer_timeout)),
+            (
+                "queue",
+                written(&pool.queue).filter(|_| pool.queue.value.as_ref().is_some_and(|at| at.value.is_some())),
+            ),
+        ];
+        let silence = written(&pool.silence).filter(|_| pool.silence.or(None).is_some());
+        let (strange, only): (&[_], _) = match (self.tcp, self.udp) {
+            _ if self.unknown => return,
+            (false, true) => (&of_tcp, "UDP"),
+            (true, false) => (&[("silence", silence)], "TCP"),
+            _ => return,
+        };
+        for &(key, at) in strange {
+            if let Some(at) = at {
+                let message = format!("{key} has no effect here");
+                problems.warning(at, message, format!("only {only} listeners use this pool"));
+            }
+        }
     }
 }
 
@@ -129,6 +188,7 @@ pub(super) fn model(raw: &raw::Udp) -> Udp {
             interval: rate.map(|rate| Duration::from_secs(1) / rate),
             burst: rate.map_or(1, |rate| rate.div_ceil(BURST_PART)),
         },
+        keep_port: raw.keep_port.or(false),
         affinity: raw.affinity.or(Affinity::Session),
         receive_buffer: raw.receive_buffer.or(RECEIVE_BUFFER_DEFAULT),
     }

@@ -36,6 +36,7 @@ pub(super) fn decode(fields: &mut Fields<'_, '_, '_>) -> Udp {
         rate: fields.value("rate", parse_rate),
         requests: fields.number("requests", DATAGRAMS),
         responses: fields.number("responses", DATAGRAMS),
+        keep_port: fields.value("keep_port", number::parse_bool),
         affinity: fields.value("affinity", |text| word::choose(text, &AFFINITIES, &[])),
         receive_buffer: fields.value("receive_buffer", |text| {
             size::parse_power_of_two(text, RECEIVE_BUFFER).map(|bytes| bytes as u32)

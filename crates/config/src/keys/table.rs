@@ -55,9 +55,9 @@ keys! {
             "One JSON object per line, or `key=value` pairs.";
     }
     Listener {
-        "bind", "`ADDRESS:PORT`, `unix:PATH`, or a list of these", Required,
+        "bind", "`ADDRESS:PORT`, `ADDRESS:PORT-PORT`, `unix:PATH`, or a list of these", Required,
             "Where it listens. IPv6 addresses stand in brackets. `*:PORT` and `:PORT` mean `0.0.0.0:PORT`, every IPv4 \
-             address; `[::]:PORT` is every IPv6 address and nothing else.";
+             address; `[::]:PORT` is every IPv6 address and nothing else. A range has at most 1,024 ports.";
         "protocol", "`tcp`, `udp`", Required,
             "What it speaks. Some keys belong to one of them.";
         "pool", "a pool's name", Required,
@@ -84,7 +84,7 @@ keys! {
             "UDP: a session without a datagram in either direction for this long ends.";
         "unanswered_timeout", "100ms to 1d, at most `session_timeout`", Same("5s"),
             "UDP: the same until the backend has answered.";
-        "max_sessions", "1 to 1000000", Means("what the descriptor limit allows"),
+        "max_sessions", "1 to 1000000, at least one per worker", Means("what descriptors and ports allow, at most 65536"),
             "UDP: sessions at the same time, over all workers. What would open another one is dropped.";
         "max_sessions_per_client", "1 to 1000000", Means("no limit"),
             "UDP: sessions of one client address at the same time, over all workers.";
@@ -96,6 +96,9 @@ keys! {
             "UDP: answers to each datagram of the client after which the session ends. 1 for DNS.";
         "affinity", "`session`, `client_ip`, `none`", Same("session"),
             "UDP: what stays at one backend: an address with its port, an address with all its ports, or nothing.";
+        "keep_port", "`true`, `false`", Same("false"),
+            "UDP: datagrams go to the port of the backend that they came to here, not to the backend's own, which is \
+             probed. For ranges of ports.";
         "receive_buffer", "64KiB to 256MiB, a power of two", Same("1MiB"),
             "UDP: what the kernel keeps for each socket until it is taken, its own accounting included.";
     }
@@ -193,7 +196,8 @@ keys! {
             "The first 64KiB of the body must contain it.";
         "send", "bytes", Means("nothing"),
             "Sent after connecting; without it the backend speaks first. With `send_expect` only, like `expect`; at \
-             least one of the two. `\\r`, `\\n`, `\\t`, `\\\\` and `\\xHH` stand for bytes. At most 4KiB.";
+             least one of the two. `\\r`, `\\n`, `\\t`, `\\\\` and `\\xHH` stand for bytes; `hex:ff ff` is a \
+             dump. At most 4KiB.";
         "expect", "bytes", Means("any byte"),
             "The first 16KiB of the answer must contain it. Written like `send`.";
         "tls", "a map, or `true`", Means("as below; with `send_expect`: without TLS"),

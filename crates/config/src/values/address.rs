@@ -4,7 +4,7 @@
 //! get an answer of their own, because "not an address" would not help the person who wrote them.
 
 use crate::diagnostic::quote;
-use crate::limits::UNIX_PATH_BYTES_MAX;
+use crate::limits::{PORTS_PER_RANGE, UNIX_PATH_BYTES_MAX};
 use crate::problem::Fault;
 use ringway_core::model::Address;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -19,6 +19,39 @@ pub(crate) fn parse_bind(text: &str) -> Result<Address, Fault> {
         return unix(text, path);
     }
     inet_bind(text).map(Address::Inet)
+}
+
+/// What [`parse_bind`] reads, or a range of ports: `0.0.0.0:27000-27015`.
+pub(crate) fn parse_binds(text: &str) -> Result<Vec<Address>, Fault> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let range = text.rsplit_once('-').filter(|(before, last)| {
+        let first = before.rsplit_once(':').map_or("", |(_, first)| first);
+        !text.starts_with("unix:") && digits(last) && digits(first)
+    });
+    let Some((before, last)) = range else {
+        return parse_bind(text).map(|address| vec![address]);
+    };
+    let first = inet_bind(before)?;
+    let last = parse_port(text, last)?;
+    if last < first.port() {
+        let help = format!("write {}-{}", last, first.port());
+        return Err(Fault::new(format!("{} runs backwards", quote(text)), help));
+    }
+    let count = u32::from(last - first.port()) + 1;
+    if u64::from(count) > PORTS_PER_RANGE.max {
+        let help = format!(
+            "write at most {} ports; each takes a socket of every worker",
+            PORTS_PER_RANGE.max
+        );
+        return Err(Fault::new(format!("{} is {count} ports", quote(text)), help));
+    }
+    let at = |port| {
+        // Keeps the scope of an IPv6 address.
+        let mut address = first;
+        address.set_port(port);
+        Address::Inet(address)
+    };
+    Ok((first.port()..=last).map(at).collect())
 }
 
 /// Where the admin port listens.

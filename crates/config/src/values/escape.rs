@@ -1,13 +1,17 @@
 //! `PING\r\n`: bytes to send and to expect, written as text.
 //!
 //! YAML resolves escapes in double quotes by itself; these are for text without quotes or in single ones, and for bytes
-//! that are no text at all.
+//! that are no text at all. A dump of a packet can be given as `hex:`.
 
 use crate::diagnostic::quote;
 use crate::problem::Fault;
 
-/// The bytes that a text stands for: itself in UTF-8, with `\r`, `\n`, `\t`, `\\` and `\xHH` resolved.
+/// The bytes that a text stands for: itself in UTF-8, with `\r`, `\n`, `\t`, `\\` and `\xHH` resolved; behind `hex:`, pairs of
+/// hexadecimal digits with or without spaces between them.
 pub(crate) fn parse(text: &str) -> Result<Vec<u8>, Fault> {
+    if let Some(digits) = text.strip_prefix(HEX) {
+        return hex(text, digits);
+    }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
@@ -21,6 +25,32 @@ pub(crate) fn parse(text: &str) -> Result<Vec<u8>, Fault> {
         rest = &rest[at + 1 + length..];
     }
     bytes.extend_from_slice(rest.as_bytes());
+    Ok(bytes)
+}
+
+const HEX: &str = "hex:";
+
+/// `digits` is the end of `text`.
+fn hex(text: &str, digits: &str) -> Result<Vec<u8>, Fault> {
+    let help = "write pairs of hexadecimal digits, as in hex:ff ff ff ff 54";
+    if let Some((at, letter)) = digits
+        .char_indices()
+        .find(|(_, letter)| !letter.is_ascii_hexdigit() && *letter != ' ')
+    {
+        let begin = HEX.len() + at;
+        let part = begin..begin + letter.len_utf8();
+        return Err(Fault::new(format!("has {} in it", quote(&text[part.clone()])), help).at(part));
+    }
+    let mut bytes = Vec::with_capacity(digits.len() / 2);
+    for word in digits.split(' ') {
+        if word.len() % 2 != 0 {
+            return Err(Fault::new(format!("has half a byte in {}", quote(word)), help));
+        }
+        for pair in (0..word.len()).step_by(2) {
+            // Only digits are left.
+            bytes.extend(u8::from_str_radix(&word[pair..pair + 2], 16).ok());
+        }
+    }
     Ok(bytes)
 }
 
@@ -67,6 +97,27 @@ mod tests {
             ("line\r\n", b"line\r\n"),
         ] {
             assert_eq!(parse(text).as_deref(), Ok(bytes), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_dump_in_hexadecimal_becomes_bytes() {
+        for (text, bytes) in [
+            ("hex:ffffffff54", b"\xff\xff\xff\xffT".as_slice()),
+            ("hex: ff FF  0a", b"\xff\xff\n"),
+            ("hex:", b""),
+            ("\\x68ex:ff", b"hex:ff"),
+        ] {
+            assert_eq!(parse(text).as_deref(), Ok(bytes), "{text:?}");
+        }
+        for (text, part, message) in [
+            ("hex:fg", Some(5..6), "has \"g\" in it"),
+            ("hex:0xff", Some(5..6), "has \"x\" in it"),
+            ("hex:fé", Some(5..7), "has \"é\" in it"),
+            ("hex:ff f", None, "has half a byte in \"f\""),
+        ] {
+            let fault = parse(text).expect_err(text);
+            assert_eq!((fault.part, fault.message.as_str()), (part, message), "{text}");
         }
     }
 

@@ -136,7 +136,7 @@ impl Keeper {
         let measures = self.pools.iter().any(|pool| pool.is_measured(&self.means));
         loop {
             let now = self.means.now();
-            let due = self.pools.iter().filter_map(|pool| pool.deadline(now));
+            let due = self.pools.iter().filter_map(|pool| pool.deadline(&self.means));
             let due = due
                 .chain([look])
                 .chain(measures.then_some(measure))

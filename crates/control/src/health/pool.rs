@@ -281,7 +281,12 @@ impl KeptPool {
 
     /// Time has passed.
     pub(super) fn tick(&mut self, means: &Means) {
-        let mut changed = self.health.tick(means.now());
+        let now = means.now();
+        let mut changed = self.health.tick(now);
+        // Of UDP sessions, which would never end as long as their clients send. Connections end by themselves.
+        for gone in self.health.take_overdue(now, means.snapshot.model.drain_timeout) {
+            gone.orders.close_before(nanos(now), EndReason::BackendRemoved.index());
+        }
         // Not before workers were told: until then one may be chosen, and should be known.
         let drained = if self.dirty {
             Vec::new()
@@ -329,8 +334,9 @@ impl KeptPool {
     }
 
     /// When [`Self::tick`] has something to do.
-    pub(super) fn deadline(&self, now: Duration) -> Option<Duration> {
-        self.health.deadline(now)
+    pub(super) fn deadline(&self, means: &Means) -> Option<Duration> {
+        let overdue = self.health.overdue_deadline(means.snapshot.model.drain_timeout);
+        [self.health.deadline(means.now()), overdue].into_iter().flatten().min()
     }
 
     /// Lets workers see who can be chosen now, if that may have changed.

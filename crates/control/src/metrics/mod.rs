@@ -32,6 +32,8 @@ pub struct Observed {
     pub ear: Option<Arc<Ear>>,
     /// What the process allows.
     pub connections_max: u32,
+    /// The same of each listener, or sessions; parallel to `Model::listeners`.
+    pub listeners_max: Vec<u32>,
 }
 
 /// One metric of the table.

@@ -38,9 +38,8 @@ pub const METRICS: &[Metric] = &[
         labels: &["listener"],
         help: "Connections that may be open at the same time: the listener's own limit, or that of the process.",
         collect: |seen, out| {
-            for listener in &seen.snapshot.model.listeners {
-                let own = listener.max_connections.unwrap_or(u32::MAX);
-                out.value(&[&listener.name], u64::from(own.min(seen.connections_max)));
+            for (listener, &max) in seen.snapshot.model.listeners.iter().zip(&seen.listeners_max) {
+                out.value(&[&listener.name], u64::from(max));
             }
         },
     },

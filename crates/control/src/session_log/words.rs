@@ -21,6 +21,7 @@ pub(super) const fn text(reason: EndReason) -> &'static str {
         EndReason::LocalError => "connecting failed for a reason of this machine: descriptors, ports or memory",
         EndReason::MaxLifetime => "the max_lifetime of the pool was over",
         EndReason::BackendDown => "the backend went down and on_backend_down is close",
+        EndReason::BackendRemoved => "the backend left its pool and the time to finish was over",
         EndReason::Failback => "it was on a backup and the other backends are well again",
         EndReason::DrainDeadline => "it was still open when draining had to end",
         EndReason::Panicked => "a bug in Ringway ended it",

@@ -4,12 +4,12 @@
 
 use super::{
     BackendStatus, Counted, ListenerStatus, NameStatus, PoolStatus, ProbeStatus, Quantiles, QueueStatus, Rates, Status,
-    Subject, rfc3339,
+    Subject, compact, rfc3339,
 };
 use crate::health::{BackendBoard, PoolBoard};
 use crate::metrics::Observed;
 use crate::readiness::{Phase, Readiness};
-use ringway_core::model::{self, PoolIndex};
+use ringway_core::model::{self, PoolIndex, Protocol};
 use ringway_core::reason::{ConnectError, EndReason};
 use ringway_core::stats::{BackendStats, Counter, Histogram, HistogramTotal, ListenerStats};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -100,11 +100,15 @@ impl Live {
         });
         ListenerStatus {
             name: listener.name.to_string(),
-            bind: bind.iter().map(ToString::to_string).collect(),
-            protocol: "tcp".to_owned(),
+            bind: compact(bind),
+            protocol: listener.protocol.word().to_owned(),
             pool: model.pools[listener.pool.0].name.to_string(),
             connections: self.listener(index, |stats| &stats.connections),
-            connections_max: listener.max_connections.map(u64::from),
+            connections_max: match listener.protocol {
+                Protocol::Tcp => listener.max_connections.map(u64::from),
+                // What limits sessions is seldom written, and good to know.
+                Protocol::Udp => self.observed.listeners_max.get(index).copied().map(u64::from),
+            },
             connections_total: self.listener(index, |stats| &stats.connections_total),
             connections_per_second: rate.connections,
             bytes_in: self.listener(index, |stats| &stats.bytes_from_clients),

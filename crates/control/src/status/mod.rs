@@ -5,6 +5,7 @@
 //! `ringway demo`.
 
 pub mod client;
+mod compact;
 pub mod grid;
 mod live;
 mod moment;
@@ -12,6 +13,7 @@ mod rates;
 mod table;
 pub mod units;
 
+pub use compact::compact;
 pub use live::Live;
 pub use moment::rfc3339;
 pub use rates::{Counted, PerSecond, Rates, Subject};
@@ -59,7 +61,7 @@ pub struct ListenerStatus {
     pub name: String,
     /// The addresses as bound.
     pub bind: Vec<String>,
-    /// `tcp`.
+    /// `tcp` or `udp`.
     pub protocol: String,
     /// Name of the pool it feeds.
     pub pool: String,

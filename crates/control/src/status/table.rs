@@ -76,7 +76,7 @@ fn listeners(listeners: &[ListenerStatus], width: usize) -> Grid {
         };
         grid.row(vec![
             Cell::toned(&listener.name, Tone::Strong),
-            listener.bind.join(", ").into(),
+            bind(listener).into(),
             (&listener.pool).into(),
             connections.into(),
             rate(listener.connections_per_second).into(),
@@ -87,6 +87,13 @@ fn listeners(listeners: &[ListenerStatus], width: usize) -> Grid {
         notes(&mut grid, &ended(listener), Tone::Faint, width);
     }
     grid
+}
+
+/// Where it listens; UDP is said, because most listeners speak TCP.
+fn bind(listener: &ListenerStatus) -> String {
+    let suffix = if listener.protocol == "udp" { "/udp" } else { "" };
+    let each = |address: &String| format!("{address}{suffix}");
+    listener.bind.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
 /// How sessions ended, unless they all did in order.

@@ -136,6 +136,16 @@ fn example() -> Status {
     }
 }
 
+#[test]
+fn listeners_of_udp_are_told_apart() {
+    let mut status = example();
+    status.listeners[0].protocol = "udp".to_owned();
+    status.listeners[0].bind = vec!["0.0.0.0:27000-27015".to_owned()];
+    let shown = table(&status, 120, false);
+    assert!(shown.contains(" 0.0.0.0:27000-27015/udp "), "{shown}");
+    assert_eq!(shown.matches("/udp").count(), 1);
+}
+
 /// The stored tables were laid out by hand.
 #[test]
 fn tables_are_as_stored() {

@@ -43,6 +43,8 @@ pub(crate) fn fresh() -> Observed {
 /// The same with another configuration.
 pub(crate) fn observed(model: Model) -> Observed {
     let listeners = model.listeners.len();
+    let max = |listener: &Listener| listener.max_connections.unwrap_or(10_000);
+    let listeners_max = model.listeners.iter().map(max).collect();
     let (snapshot, board) = Board::of_model(model, 2);
     Observed {
         workers: (0..2).map(|_| Arc::new(WorkerStats::new(listeners))).collect(),
@@ -51,6 +53,7 @@ pub(crate) fn observed(model: Model) -> Observed {
         board,
         ear: None,
         connections_max: 10_000,
+        listeners_max,
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Member {
     pub judge: Judge,
     /// It has left the pool; kept until its last session has ended.
     pub draining_since: Option<Duration>,
+    /// It has been draining for longer than UDP sessions may stay.
+    is_overdue: bool,
     /// When it came (back) up, unless it has been since the start.
     came_up: Option<Duration>,
 }
@@ -48,6 +50,12 @@ impl Member {
     /// Whether new connections may go there, as far as it is for itself.
     pub const fn is_usable(&self) -> bool {
         self.draining_since.is_none() && self.judge.is_usable()
+    }
+
+    /// When it will have been draining for this long, unless that was told.
+    fn overdue_at(&self, timeout: Duration) -> Option<Duration> {
+        let since = self.draining_since.filter(|_| !self.is_overdue)?;
+        Some(since + timeout)
     }
 }
 
@@ -97,11 +105,13 @@ impl PoolHealth {
             membership,
             judge: Judge::new(rule, passive, now),
             draining_since: None,
+            is_overdue: false,
             came_up: late.then_some(now),
         });
         member.membership = membership;
         if member.draining_since.take().is_some() {
             member.came_up = Some(now);
+            member.is_overdue = false;
         }
     }
 
@@ -124,6 +134,22 @@ impl PoolHealth {
         gone.iter()
             .filter_map(|index| Some(self.members.remove(index)?.state))
             .collect()
+    }
+
+    /// Backends that have been draining for `timeout`; each is returned once.
+    pub fn take_overdue(&mut self, now: Duration, timeout: Duration) -> Vec<Arc<BackendState>> {
+        let is_overdue = |member: &&mut Member| member.overdue_at(timeout).is_some_and(|at| at <= now);
+        let note = |member: &mut Member| {
+            member.is_overdue = true;
+            member.state.clone()
+        };
+        self.members.values_mut().filter(is_overdue).map(note).collect()
+    }
+
+    /// When [`Self::take_overdue`] has something to return.
+    pub fn overdue_deadline(&self, timeout: Duration) -> Option<Duration> {
+        let members = self.members.values();
+        members.filter_map(|member| member.overdue_at(timeout)).min()
     }
 
     /// All of them, in the order in which they came.

@@ -3,7 +3,7 @@
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use std::collections::HashMap;
 use std::hash::BuildHasher;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
@@ -77,11 +77,13 @@ impl<S: BuildHasher> Clients<S> {
         }
     }
 
-    /// Counts one more session of a client.
+    /// Counts one more session of a client: of an IPv4 address, or of an IPv6 network of 64 bits, any address of which one
+    /// host may use (RFC 4291, section 2.5.1).
     ///
     /// # Errors
     /// It has as many as it may.
     pub fn open(&self, address: IpAddr) -> Result<Client, TooMany> {
+        let address = network(address);
         let shard = self.hasher.hash_one(address) as usize % SHARDS;
         let mut known = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
         let shared = known.get(&address).and_then(Weak::upgrade).unwrap_or_else(|| {
@@ -110,6 +112,13 @@ impl<S: BuildHasher> Clients<S> {
     }
 }
 
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+    }
+}
+
 impl<S> Clients<S> {
     /// Addresses in the table; some of them may have left.
     pub fn known(&self) -> usize {
@@ -119,16 +128,19 @@ impl<S> Clients<S> {
 }
 
 impl Client {
-    /// Whether one more datagram is within the client's rate; only those that are count. The leaky bucket as a meter
-    /// (ITU-T I.371, annex A, GCRA): no datagram earlier than `burst - 1` intervals before its time.
-    pub fn may_send(&self, now: Duration) -> bool {
+    /// Whether as many datagrams (several: a train) are within the client's rate; only those that are count. The leaky
+    /// bucket as a meter (ITU-T I.371, annex A, GCRA): no datagram earlier than `burst - 1` intervals before its time. A
+    /// train may pass as soon as its first datagram may.
+    pub fn may_send(&self, count: u64, now: Duration) -> bool {
         let Some(interval) = self.limits.interval else {
             return true;
         };
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let (now, interval) = (nanos(now), nanos(interval).max(1));
         let ahead = interval.saturating_mul(u64::from(self.limits.burst.max(1) - 1));
-        let next = |due: u64| (due <= now.saturating_add(ahead)).then(|| due.max(now).saturating_add(interval));
+        let next = |due: u64| {
+            (due <= now.saturating_add(ahead)).then(|| due.max(now).saturating_add(interval.saturating_mul(count)))
+        };
         self.shared
             .due
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, next)

@@ -8,6 +8,8 @@
 //! what is decided. All work is bounded by what has happened: no call looks at every session.
 
 mod clients;
+pub mod policy;
+pub mod spread;
 mod table;
 mod wheel;
 

@@ -274,12 +274,12 @@ impl<T, S: BuildHasher> Table<T, S> {
         self.id(slot)
     }
 
-    /// A datagram of the client is passed on in this session. With the last of its `requests` the next one will open
-    /// another session.
-    pub fn request(&mut self, id: Id, now: Duration) {
+    /// As many datagrams of the client (several: a train) are passed on in this session. With the last of its `requests` the
+    /// next one will open another session.
+    pub fn request(&mut self, id: Id, count: u64, now: Duration) {
         let Rules { requests, .. } = self.rules;
         let Some(entry) = self.get_mut(id) else { return };
-        entry.requests += 1;
+        entry.requests += count;
         entry.last = now;
         entry.waiting_since.get_or_insert(now);
         if entry.current && requests.is_some_and(|most| entry.requests >= u64::from(most)) {
@@ -289,12 +289,12 @@ impl<T, S: BuildHasher> Table<T, S> {
         }
     }
 
-    /// A datagram of the backend is passed on in this session. `true`: it was the last that is expected, close it.
+    /// As many datagrams of the backend are passed on in this session. `true`: that was the last one expected, close it.
     #[must_use]
-    pub fn response(&mut self, id: Id, now: Duration) -> bool {
+    pub fn response(&mut self, id: Id, count: u64, now: Duration) -> bool {
         let Rules { responses, .. } = self.rules;
         let Some(entry) = self.get_mut(id) else { return false };
-        entry.responses += 1;
+        entry.responses += count;
         entry.last = now;
         entry.waiting_since = None;
         responses.is_some_and(|each| entry.responses >= u64::from(each) * entry.requests)

@@ -1,9 +1,14 @@
-use crate::gate::Gates;
+use crate::gate::{Cap, Gates};
 use std::sync::Arc;
+
+/// Each takes one descriptor.
+const fn cap(max: u32) -> Cap {
+    Cap { max, descriptors: 1 }
+}
 
 #[test]
 fn a_permit_counts_against_listener_and_process_until_dropped() {
-    let gates = Arc::new(Gates::new(3, [Some(2), None]));
+    let gates = Arc::new(Gates::new(3, [cap(2), cap(u32::MAX)]));
     assert_eq!([gates.free(0), gates.free(1)], [2, 3]);
     let first = gates.admit(0).expect("room");
     let _second = gates.admit(0).expect("room");
@@ -18,7 +23,7 @@ fn a_permit_counts_against_listener_and_process_until_dropped() {
 
 #[test]
 fn a_refusal_by_the_process_takes_nothing_from_the_listener() {
-    let gates = Arc::new(Gates::new(1, [Some(5), Some(5)]));
+    let gates = Arc::new(Gates::new(1, [cap(5), cap(5)]));
     let held = gates.admit(0).expect("room");
     for _ in 0..10 {
         assert!(gates.admit(1).is_none());
@@ -30,7 +35,7 @@ fn a_refusal_by_the_process_takes_nothing_from_the_listener() {
 
 #[test]
 fn threads_never_exceed_a_cap() {
-    let gates = Arc::new(Gates::new(5, [Some(3), Some(3)]));
+    let gates = Arc::new(Gates::new(5, [cap(3), cap(3)]));
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let gates = &gates;
@@ -43,4 +48,22 @@ fn threads_never_exceed_a_cap() {
         }
     });
     assert_eq!([gates.free(0), gates.free(1)], [3, 3]);
+}
+
+/// A connection takes two descriptors, a session one: of nine, four connections leave room for one session.
+#[test]
+fn connections_and_sessions_share_descriptors() {
+    let connections = Cap {
+        max: 100,
+        descriptors: 2,
+    };
+    let gates = Arc::new(Gates::new(9, [connections, cap(100)]));
+    assert_eq!([gates.free(0), gates.free(1)], [4, 9]);
+    let all: Vec<_> = (0..4).map(|_| gates.admit(0).expect("room")).collect();
+    assert_eq!([gates.free(0), gates.free(1)], [0, 1]);
+    assert!(gates.admit(0).is_none(), "one descriptor is too few");
+    let _session = gates.admit(1).expect("room");
+    assert!(gates.admit(1).is_none());
+    drop(all);
+    assert_eq!([gates.free(0), gates.free(1)], [4, 8]);
 }

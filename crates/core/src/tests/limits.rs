@@ -1,5 +1,19 @@
-use crate::limits::{LimitError, ProcessLimits, Reserve};
+use crate::limits::{Demand, LimitError, Of, ProcessLimits, Reserve};
 use proptest::prelude::*;
+
+const fn connections(max: Option<u32>) -> Demand {
+    Demand {
+        of: Of::Connections,
+        max,
+    }
+}
+
+const fn sessions(max: Option<u32>, ports: u32) -> Demand {
+    Demand {
+        of: Of::Sessions { ports },
+        max,
+    }
+}
 
 /// 15 for the process, 17 for the admin port, 24 and one per address for each worker (8, and 2 for each of 8 pipes).
 #[test]
@@ -30,10 +44,11 @@ fn two_workers_under_a_limit_of_200_still_serve() {
     // (200 - 82) / 2
     assert_eq!(reserve.connections_fit(200), 59);
     assert_eq!(
-        reserve.check([None], 200),
+        reserve.check([connections(None)], 200),
         Ok(ProcessLimits {
             connections_max: 59,
             connections_fit: 59,
+            for_clients: 118,
             reserve: 82,
             descriptors: 200
         })
@@ -60,7 +75,7 @@ fn the_sum_of_the_listeners_is_the_process_limit_unless_one_has_none() {
     };
     let max = |listeners: &[Option<u32>]| {
         reserve
-            .check(listeners.iter().copied(), 1_000)
+            .check(listeners.iter().copied().map(connections), 1_000)
             .map(|l| l.connections_max)
     };
     // (1000 - 15 - 52) / 2 = 466
@@ -82,20 +97,22 @@ fn what_does_not_fit_is_refused_with_the_arithmetic() {
         ..Reserve::default()
     };
     let several = reserve
-        .check([Some(20_000), Some(30_000), None], 20_000)
+        .check([Some(20_000), Some(30_000), None].map(connections), 20_000)
         .expect_err("it cannot fit");
     assert_eq!(
         several.to_string(),
         "max_connections of listeners add up to 50000; 2 descriptors each + 150 for ourselves = 100150, but the \
          descriptor limit is 20000: raise it (LimitNOFILE=, ulimit -n) or lower max_connections to 9925 in all"
     );
-    let one = reserve.check([Some(9_926)], 20_000).expect_err("one too many");
+    let one = reserve
+        .check([connections(Some(9_926))], 20_000)
+        .expect_err("one too many");
     assert_eq!(
         one.to_string(),
         "max_connections is 9926; 2 descriptors each + 150 for ourselves = 20002, but the descriptor limit is 20000: \
          raise it (LimitNOFILE=, ulimit -n) or lower max_connections to 9925"
     );
-    assert!(reserve.check([Some(9_925)], 20_000).is_ok());
+    assert!(reserve.check([connections(Some(9_925))], 20_000).is_ok());
 }
 
 #[test]
@@ -107,15 +124,23 @@ fn a_limit_without_room_for_one_connection_is_refused() {
         ..Reserve::default()
     };
     assert_eq!(
-        reserve.check([None], 83),
+        reserve.check([connections(None)], 83),
         Err(LimitError::NoneFits { reserve: 82, limit: 83 })
     );
     assert_eq!(
-        reserve.check([None], 10).expect_err("it cannot fit").to_string(),
+        reserve
+            .check([connections(None)], 10)
+            .expect_err("it cannot fit")
+            .to_string(),
         "the descriptor limit is 10, but 82 descriptors for ourselves and 2 for each connection are needed: raise it \
          to 84 or more (LimitNOFILE=, ulimit -n)"
     );
-    assert_eq!(reserve.check([None], 84).map(|limits| limits.connections_max), Ok(1));
+    assert_eq!(
+        reserve
+            .check([connections(None)], 84)
+            .map(|limits| limits.connections_max),
+        Ok(1)
+    );
 }
 
 #[test]
@@ -127,7 +152,7 @@ fn an_unlimited_process_has_room_for_every_count() {
         ..Reserve::default()
     };
     assert_eq!(reserve.connections_fit(u64::MAX), u32::MAX);
-    let all = reserve.check([Some(u32::MAX)], u64::MAX).expect("it fits");
+    let all = reserve.check([connections(Some(u32::MAX))], u64::MAX).expect("it fits");
     assert_eq!(all.connections_max, u32::MAX);
 }
 
@@ -139,7 +164,7 @@ fn the_line_for_the_log() {
         admin: true,
         ..Reserve::default()
     }
-    .check([Some(50)], 200)
+    .check([connections(Some(50))], 200)
     .expect("it fits");
     assert_eq!(
         limits.to_string(),
@@ -158,13 +183,53 @@ proptest! {
     ) {
         let reserve = Reserve { workers, bind_addresses, admin: true, ..Reserve::default() };
         let own: u64 = listeners.iter().flatten().map(|&max| u64::from(max)).sum();
-        match reserve.check(listeners.iter().copied(), limit) {
+        match reserve.check(listeners.iter().copied().map(connections), limit) {
             Ok(limits) => {
                 prop_assert!(u64::from(limits.connections_max) * 2 + limits.reserve <= limit);
                 prop_assert!(u64::from(limits.connections_max) >= own && limits.connections_max > 0);
             }
             Err(LimitError::NoneFits { reserve, limit }) => prop_assert!(reserve + 2 > limit),
-            Err(LimitError::TooMany { wanted, reserve, limit, .. }) => prop_assert!(wanted * 2 + reserve > limit),
+            Err(LimitError::FewerThanWorkers { .. } | LimitError::TooFewPorts { .. }) => {
+                prop_assert!(false, "there are no sessions");
+            }
+            Err(LimitError::TooMany { wanted, reserve, limit, .. }) => prop_assert!(wanted.descriptors() + reserve > limit),
         }
+    }
+}
+
+/// 1000 - 15 - 2 * 26 = 933 descriptors for clients: 466 connections, or one more session than that twice.
+#[test]
+fn sessions_take_one_descriptor_and_a_port() {
+    let reserve = Reserve {
+        workers: 2,
+        bind_addresses: 2,
+        admin: false,
+        ..Reserve::default()
+    };
+    let check = |demands: &[Demand]| reserve.check(demands.iter().copied(), 1_000);
+    let both = check(&[connections(Some(400)), sessions(Some(133), 28_232)]).expect("it fits");
+    assert_eq!((both.for_clients, both.connections_max), (933, 466));
+    for (demands, expected) in [
+        (
+            &[connections(Some(400)), sessions(Some(134), 28_232)][..],
+            "max_connections add up to 400, 2 descriptors each, max_sessions to 134, 1 each; + 67 for ourselves = 1001, \
+             but the descriptor limit is 1000: raise it (LimitNOFILE=, ulimit -n) or lower them",
+        ),
+        (
+            &[sessions(Some(934), 28_232)],
+            "max_sessions is 934; 1 descriptor each + 67 for ourselves = 1001, but the descriptor limit is 1000: raise \
+             it (LimitNOFILE=, ulimit -n) or lower max_sessions to 933",
+        ),
+        (
+            &[sessions(Some(1), 28_232)],
+            "max_sessions is 1, but 2 workers share them: write 2 or more, or workers: 1",
+        ),
+        (
+            &[sessions(Some(600), 500)],
+            "max_sessions is 600, but each session takes a local port, and there are 500: widen \
+             net.ipv4.ip_local_port_range, add addresses to the pool's source, or lower max_sessions to 500",
+        ),
+    ] {
+        assert_eq!(check(demands).expect_err("it does not fit").to_string(), expected);
     }
 }

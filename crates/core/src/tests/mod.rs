@@ -11,6 +11,7 @@ mod least_connections;
 mod limits;
 mod log2;
 mod maglev;
+mod policy;
 mod pool_health;
 mod queue;
 mod random;

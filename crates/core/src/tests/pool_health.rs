@@ -364,6 +364,33 @@ fn a_tick_at_the_deadline_always_advances() {
 }
 
 #[test]
+fn who_drains_for_too_long_is_told_of_once() {
+    let mut case = Case::new(checked_pool(&[1; 3]), 0);
+    let overdue = |case: &mut Case, at| -> Vec<usize> {
+        let late = case.health.take_overdue(NOW + s(at), s(30));
+        late.iter().map(|state| state.index.0).collect()
+    };
+    assert_eq!(case.health.overdue_deadline(s(30)), None);
+    case.health.drain(BackendIndex(1), NOW);
+    case.health.drain(BackendIndex(2), NOW + s(5));
+    assert_eq!(case.health.overdue_deadline(s(30)), Some(NOW + s(30)));
+    assert_eq!(overdue(&mut case, 29), [0; 0]);
+    assert_eq!(overdue(&mut case, 30), [1]);
+    assert_eq!(case.health.overdue_deadline(s(30)), Some(NOW + s(35)));
+    assert_eq!(overdue(&mut case, 40), [2]);
+    assert_eq!(overdue(&mut case, 400), [0; 0]);
+    // Whoever comes back and leaves again has as much time again.
+    let membership = Membership {
+        weight: 1,
+        backup: false,
+    };
+    case.health
+        .add(case.bed.states[1].clone(), membership, true, NOW + s(400));
+    case.health.drain(BackendIndex(1), NOW + s(401));
+    assert_eq!(case.health.overdue_deadline(s(30)), Some(NOW + s(431)));
+}
+
+#[test]
 fn a_draining_backend_is_kept_until_its_last_connection_has_ended() {
     let mut case = Case::new(checked_pool(&[1; 3]), 0);
     let held = case.bed.states[1].reserve().expect("no limit");

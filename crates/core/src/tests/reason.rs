@@ -28,6 +28,7 @@ fn labels_and_blame_are_as_published() {
             ("local_error", Local),
             ("max_lifetime", Operator),
             ("backend_down", Backend),
+            ("backend_removed", Operator),
             ("failback", Operator),
             ("drain_deadline", Operator),
             ("panicked", Local),

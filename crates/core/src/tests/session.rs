@@ -38,9 +38,9 @@ fn a_session_without_an_answer_is_over_after_five_seconds_and_one_with_after_six
     let mut table = table(RULES);
     let silent = table.open(key(1), 1, seconds(100));
     let answered = table.open(key(2), 2, seconds(100));
-    table.request(silent, seconds(100));
-    table.request(answered, seconds(100));
-    assert!(!table.response(answered, seconds(101)));
+    table.request(silent, 1, seconds(100));
+    table.request(answered, 1, seconds(100));
+    assert!(!table.response(answered, 1, seconds(101)));
     assert_eq!(expired(&mut table, Duration::from_millis(104_999)), []);
     assert_eq!(expired(&mut table, seconds(105) + TICK), [silent]);
     assert_eq!(table.find(&key(1)), None);
@@ -54,12 +54,12 @@ fn a_session_without_an_answer_is_over_after_five_seconds_and_one_with_after_six
 fn datagrams_either_way_keep_a_session() {
     let mut table = table(RULES);
     let id = table.open(key(1), 1, seconds(100));
-    assert!(!table.response(id, seconds(100)));
+    assert!(!table.response(id, 1, seconds(100)));
     for now in (150..400).step_by(50) {
         if now % 100 == 0 {
-            table.request(id, seconds(now));
+            table.request(id, 1, seconds(now));
         } else {
-            assert!(!table.response(id, seconds(now)));
+            assert!(!table.response(id, 1, seconds(now)));
         }
         assert_eq!(expired(&mut table, seconds(now + 49)), [], "at {now}");
     }
@@ -76,7 +76,7 @@ fn a_timeout_longer_than_the_wheel_is_kept_as_well() {
     };
     let mut table = table(rules);
     let id = table.open(key(1), 1, seconds(100));
-    assert!(!table.response(id, seconds(100)));
+    assert!(!table.response(id, 1, seconds(100)));
     for now in 100..3_700 {
         assert_eq!(expired(&mut table, seconds(now)), [], "at {now}");
     }
@@ -91,13 +91,13 @@ fn after_its_requests_the_next_datagram_opens_another_and_answers_still_come() {
     };
     let mut table = table(rules);
     let first = table.open(key(1), 1, seconds(100));
-    table.request(first, seconds(100));
+    table.request(first, 1, seconds(100));
     assert_eq!(table.find(&key(1)), Some(first));
-    table.request(first, seconds(100));
+    table.request(first, 1, seconds(100));
     assert_eq!(table.find(&key(1)), None);
     let second = table.open(key(1), 2, seconds(100));
-    table.request(second, seconds(100));
-    assert!(!table.response(first, seconds(101)));
+    table.request(second, 1, seconds(100));
+    assert!(!table.response(first, 1, seconds(101)));
     assert_eq!(table.get(first).map(|entry| entry.responses), Some(1));
     // The first's end leaves the second alone.
     assert!(table.close(first).is_some());
@@ -114,11 +114,11 @@ fn with_responses_a_session_is_over_once_every_request_is_answered() {
     let mut table = table(rules);
     let id = table.open(key(1), 1, seconds(100));
     for _ in 0..3 {
-        table.request(id, seconds(100));
+        table.request(id, 1, seconds(100));
     }
-    assert!(!table.response(id, seconds(100)));
-    assert!(!table.response(id, seconds(100)));
-    assert!(table.response(id, seconds(100)));
+    assert!(!table.response(id, 1, seconds(100)));
+    assert!(!table.response(id, 1, seconds(100)));
+    assert!(table.response(id, 1, seconds(100)));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_slot_that_is_used_again_has_another_name() {
     assert_ne!(first, second);
     assert!(table.get(first).is_none());
     assert!(table.close(first).is_none());
-    assert!(!table.response(first, seconds(100)));
+    assert!(!table.response(first, 1, seconds(100)));
     assert_eq!(table.get(second).map(|entry| entry.state), Some(2));
     assert_eq!(Id::unpack(second.pack()), second);
 }
@@ -220,7 +220,7 @@ proptest! {
                         alive.insert(id, Known { port, last: now, requests: 0, responses: 0, current: true });
                         id
                     });
-                    table.request(id, now);
+                    table.request(id, 1, now);
                     let known = alive.get_mut(&id).expect("it is there");
                     known.requests += 1;
                     known.last = now;
@@ -228,7 +228,7 @@ proptest! {
                 }
                 Step::Response(nth) if !names.is_empty() => {
                     let id = names[nth % names.len()];
-                    let closes = table.response(id, now);
+                    let closes = table.response(id, 1, now);
                     let expected = alive.get_mut(&id).is_some_and(|known| {
                         known.responses += 1;
                         known.last = now;
@@ -292,7 +292,7 @@ fn a_rate_lets_a_burst_pass_and_then_one_each_interval() {
     };
     let clients = Clients::new(limits, Hasher::default());
     let client = clients.open([192, 0, 2, 1].into()).expect("no bound");
-    let at = |microseconds| client.may_send(Duration::from_micros(microseconds));
+    let at = |microseconds| client.may_send(1, Duration::from_micros(microseconds));
     // Worked out by hand: three at once use up what was saved; each millisecond brings one.
     assert_eq!([at(0), at(0), at(0), at(0)], [true, true, true, false]);
     assert_eq!([at(999), at(1_000), at(1_001)], [false, true, false]);
@@ -303,7 +303,7 @@ fn a_rate_lets_a_burst_pass_and_then_one_each_interval() {
     );
     // Of the same client's other sessions as well.
     let other = clients.open([192, 0, 2, 1].into()).expect("no bound");
-    assert!(!other.may_send(Duration::from_micros(90_000)));
+    assert!(!other.may_send(1, Duration::from_micros(90_000)));
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub(super) async fn close(worker: &WorkerState, relay: Relay, reason: EndReason,
         | EndReason::HalfClosedTimeout
         | EndReason::MaxLifetime
         | EndReason::BackendDown
+        | EndReason::BackendRemoved
         | EndReason::Failback
             if relay.is_drained() =>
         {
@@ -69,6 +70,7 @@ pub(super) async fn close(worker: &WorkerState, relay: Relay, reason: EndReason,
         | EndReason::HalfClosedTimeout
         | EndReason::MaxLifetime
         | EndReason::BackendDown
+        | EndReason::BackendRemoved
         | EndReason::Failback
         | EndReason::SessionTimeout
         | EndReason::ConnectFailed

@@ -11,6 +11,7 @@ use super::opening::{Opening, Seen};
 use crate::state::WorkerState;
 use ringway_core::model::{Keepalive, OnBackendDown};
 use ringway_core::reason::{EndReason, Side};
+use ringway_core::session::spread;
 use ringway_runtime::faults::{Fault, active};
 use ringway_runtime::{Errno, Sleep, Stream, Time};
 use std::pin::Pin;
@@ -21,8 +22,6 @@ use std::time::Duration;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes both ways by the first check that make a connection worth some calls more.
 const BUSY_BYTES: u64 = 16 * 1024;
-/// Over this time sessions on backups are closed when other backends are back: all at once would be a storm of connects.
-const FAILBACK_SPREAD: Duration = Duration::from_secs(60);
 
 /// The time limits of a relay.
 #[derive(Clone, Copy, Debug)]
@@ -184,15 +183,21 @@ impl Relay {
         let (ordered, index) = books.backend.orders.closes(chosen)?;
         let reason = EndReason::ALL[index];
         let sessions = &worker.snapshot.model.pools[books.pool.0].sessions;
-        if reason == EndReason::BackendDown && sessions.on_backend_down == OnBackendDown::Move {
+        let is_for_udp = match reason {
             // A connection cannot go on with another backend.
+            EndReason::BackendDown => sessions.on_backend_down == OnBackendDown::Move,
+            // Connections end by themselves.
+            EndReason::BackendRemoved => true,
+            _ => false,
+        };
+        if is_for_udp {
             return None;
         }
         if reason != EndReason::Failback {
             return Some(reason);
         }
-        let left = (Duration::from_nanos(ordered) + FAILBACK_SPREAD.mul_f64(fraction(limits.started)))
-            .saturating_sub(worker.moment());
+        let due = spread::failback(Duration::from_nanos(ordered), since_start(limits.started));
+        let left = due.saturating_sub(worker.moment());
         if left.is_zero() {
             return Some(reason);
         }
@@ -281,9 +286,8 @@ impl Relay {
             return silence;
         }
         let lifetime = limits.max_lifetime.map(|lifetime| {
-            // Sessions that began together shall not end together.
-            let share = 0.9 + 0.2 * fraction(limits.started);
-            (limits.started + lifetime.mul_f64(share), EndReason::MaxLifetime)
+            let lifetime = spread::lifetime(lifetime, since_start(limits.started));
+            (limits.started + lifetime, EndReason::MaxLifetime)
         });
         lifetime.filter(|lifetime| lifetime.0 < silence.0).unwrap_or(silence)
     }
@@ -312,11 +316,8 @@ impl Relay {
     }
 }
 
-/// A number from 0 to 1 that follows from a moment, and is another one for the next nanosecond.
-fn fraction(moment: Time) -> f64 {
-    // The finalizer's first step of SplitMix64 spreads low bits (Steele, Lea and Flood, 2014).
-    let mixed = moment.as_nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 11) as f64 / (1_u64 << 53) as f64
+fn since_start(moment: Time) -> Duration {
+    Duration::from_nanos(moment.as_nanos())
 }
 
 /// A send has learnt that this side is broken.

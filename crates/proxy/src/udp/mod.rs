@@ -4,11 +4,14 @@
 //! for each session. What belongs to which session, and how long one lives, is decided in `ringway_core::session`.
 
 mod listener;
+mod loss;
+mod open;
 mod own;
 mod session;
 mod train;
 
 pub use listener::{Fronts, front_key, serve};
+pub use own::Own;
 
 /// A bound socket of a listener that no runtime has yet, and its address.
 pub(crate) type Bound = (std::os::fd::OwnedFd, std::net::SocketAddr);

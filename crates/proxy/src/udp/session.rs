@@ -4,11 +4,13 @@ use crate::session::Session as Booked;
 use ringway_core::backend::{BackendState, Reservation};
 use ringway_core::gate::Permit;
 use ringway_core::reason::EndReason;
-use ringway_core::session::Client;
+use ringway_core::session::policy::Cause;
+use ringway_core::session::{Client, spread};
 use ringway_core::stats::BackendStats;
 use ringway_runtime::{Arrived, DatagramSocket, Departure};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A session's state; its timing is the table's.
 #[derive(Debug)]
@@ -44,10 +46,21 @@ impl Upstream {
         self.reservation.backend()
     }
 
-    /// Why this backend is to be left now, if it is.
-    pub(super) fn is_to_be_left(&self) -> bool {
-        let closes = self.backend().orders.closes(self.chosen);
-        self.failed || closes.is_some_and(|(_, reason)| reason == EndReason::BackendDown.index())
+    /// Why this backend is to be left now, if it is. `moment`: now, on the clock of all workers.
+    pub(super) fn cause(&self, moment: Duration) -> Option<Cause> {
+        if self.failed {
+            return Some(Cause::Down);
+        }
+        let (ordered, reason) = self.backend().orders.closes(self.chosen)?;
+        match EndReason::ALL[reason] {
+            EndReason::BackendDown => Some(Cause::Down),
+            EndReason::BackendRemoved => Some(Cause::Removed),
+            EndReason::Failback => {
+                let (ordered, chosen) = (Duration::from_nanos(ordered), Duration::from_nanos(self.chosen));
+                (spread::failback(ordered, chosen) <= moment).then_some(Cause::Failback)
+            }
+            _ => None,
+        }
     }
 }
 

@@ -131,7 +131,14 @@ async fn attempt(
     address: &ringway_core::model::Address,
 ) -> Result<Stream, ConnectError> {
     let address = convert::address(address);
-    let source = source(pool, &address, worker.handle.now().as_nanos());
+    let source = match &address {
+        // Nanoseconds have few random low bits on some clocks; the multiplication spreads them (Knuth, 6.4).
+        Address::Inet(address) => {
+            let spread = worker.handle.now().as_nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            source(pool, address.ip(), spread.rotate_left(32))
+        }
+        Address::Unix(_) => None,
+    };
     // The relay sets options once it has lived a little: short connections never need them.
     let options = SocketOptions::default();
     let mut connect = worker.handle.connect(&address, source, &options).map_err(classify)?;
@@ -155,19 +162,14 @@ fn poll_attempt(
 }
 
 /// One of the pool's source addresses of the backend's family; which one hardly matters as long as all are used.
-fn source(pool: &Pool, address: &Address, spread: u64) -> Option<IpAddr> {
-    let Address::Inet(address) = address else { return None };
+pub(crate) fn source(pool: &Pool, address: IpAddr, spread: u64) -> Option<IpAddr> {
     let matching = || {
         pool.source
             .iter()
             .filter(|source| source.is_ipv4() == address.is_ipv4())
     };
     let count = matching().count() as u64;
-    // Nanoseconds have few random low bits on some clocks; the multiplication spreads them (Knuth, 6.4).
-    let at = spread
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        .rotate_left(32)
-        .checked_rem(count)?;
+    let at = spread.checked_rem(count)?;
     matching().nth(at as usize).copied()
 }
 

@@ -4,4 +4,4 @@ mod connect;
 mod queue;
 
 pub use connect::Connected;
-pub(crate) use connect::connect;
+pub(crate) use connect::{connect, source};

@@ -194,6 +194,7 @@ fn is_of_relay(reason: EndReason) -> Option<bool> {
         | EndReason::BackendGone
         | EndReason::MaxLifetime
         | EndReason::BackendDown
+        | EndReason::BackendRemoved
         | EndReason::Failback
         | EndReason::SessionTimeout => Some(true),
         EndReason::ConnectFailed

@@ -226,8 +226,11 @@ impl Tally {
             assert!(count > 0, "no world has seen: {what}");
         }
         for reason in EndReason::ALL {
-            // The latter is of UDP, which has a simulation of its own.
-            let never = matches!(reason, EndReason::Panicked | EndReason::SessionTimeout);
+            // The latter two are of UDP, which has a simulation of its own.
+            let never = matches!(
+                reason,
+                EndReason::Panicked | EndReason::SessionTimeout | EndReason::BackendRemoved
+            );
             let ended = self.ended.get(reason.label()).is_some_and(|count| *count > 0);
             assert_ne!(ended, never, "connections that ended as {}", reason.label());
         }

@@ -7,7 +7,7 @@ use crate::ledger::{Heard, Met};
 use crate::oracle;
 use crate::plan::{Plan, backend_address, listener_address};
 use ringway_core::backend::{BackendState, Registry};
-use ringway_core::gate::Gates;
+use ringway_core::gate::{Cap, Gates};
 use ringway_core::health::Report;
 use ringway_core::snapshot::Snapshot;
 use ringway_core::stats::WorkerStats;
@@ -83,7 +83,11 @@ impl World {
         let network = Network::new(plan.seed, plan.chances);
         network.hold_clock(true);
         let model = plan.model();
-        let gates = Arc::new(Gates::new(plan.connections_max, [plan.listener_max]));
+        let cap = Cap {
+            max: plan.listener_max.unwrap_or(u32::MAX),
+            descriptors: 1,
+        };
+        let gates = Arc::new(Gates::new(plan.connections_max, [cap]));
         let registry = Registry::default();
         let snapshot = Arc::new(Snapshot::new(model, &registry, plan.workers));
         let heard = Arc::new(Heard::default());
