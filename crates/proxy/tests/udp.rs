@@ -150,11 +150,24 @@ impl World {
 
     fn client_sends(&mut self) {
         let client = self.random.below(CLIENTS as u64) as usize;
-        let mut bytes = vec![client as u8];
-        bytes.extend(self.sent[client].to_be_bytes());
-        bytes.resize(5 + self.random.below(1_500) as usize, 9);
-        self.network.send_letter(self.clients[client], front(), &bytes, None, 0);
-        self.sent[client] += 1;
+        let len = 5 + self.random.below(1_500) as usize;
+        // Now and then a train.
+        let count = if self.random.chance(200) {
+            self.random.between(2, 5)
+        } else {
+            1
+        };
+        let mut train = Vec::new();
+        for _ in 0..count {
+            let mut bytes = vec![client as u8];
+            bytes.extend(self.sent[client].to_be_bytes());
+            bytes.resize(len, 9);
+            train.extend(bytes);
+            self.sent[client] += 1;
+        }
+        let segment = (count > 1).then_some(len as u16);
+        self.network
+            .send_letter(self.clients[client], front(), &train, segment, 0);
     }
 
     fn backend_comes_or_goes(&mut self) {
@@ -179,13 +192,19 @@ impl World {
     fn backends_answer(&mut self) {
         for (n, peer) in self.backends.iter().enumerate() {
             let Some(peer) = *peer else { continue };
-            while let Some(Letter { from, bytes, .. }) = self.network.receive_letter(peer) {
-                self.requests_seen += 1;
-                if self.random.chance(100) {
-                    continue;
+            while let Some(Letter {
+                from, bytes, segment, ..
+            }) = self.network.receive_letter(peer)
+            {
+                let each = segment.map_or(bytes.len(), usize::from);
+                for bytes in bytes.chunks(each) {
+                    self.requests_seen += 1;
+                    if self.random.chance(100) {
+                        continue;
+                    }
+                    let answer = [&[n as u8][..], bytes].concat();
+                    self.network.send_letter(peer, from, &answer, None, 0);
                 }
-                let answer = [&[n as u8][..], &bytes].concat();
-                self.network.send_letter(peer, from, &answer, None, 0);
             }
         }
     }
@@ -298,18 +317,19 @@ fn model(rules: Rules, on_backend_down: OnBackendDown) -> Model {
 fn a_calm_world_answers_everything() {
     let mut world = World::new(7, false);
     // Nobody goes, nobody is silent for long enough to matter.
-    let mut sent = 0;
     for _ in 0..100 {
         world.client_sends();
-        sent += 1;
         for _ in 0..3 {
             world.runtime.turn(false);
             world.network.advance(Duration::from_micros(10));
         }
         for peer in world.backends.iter().flatten() {
             while let Some(letter) = world.network.receive_letter(*peer) {
-                let answer = [&[0][..], &letter.bytes].concat();
-                world.network.send_letter(*peer, letter.from, &answer, None, 0);
+                let each = letter.segment.map_or(letter.bytes.len(), usize::from);
+                for bytes in letter.bytes.chunks(each) {
+                    let answer = [&[0][..], bytes].concat();
+                    world.network.send_letter(*peer, letter.from, &answer, None, 0);
+                }
             }
         }
         world.runtime.turn(false);
@@ -317,6 +337,7 @@ fn a_calm_world_answers_everything() {
         world.clients_look();
         world.check_books();
     }
+    let sent: u64 = world.sent.iter().map(|&count| u64::from(count)).sum();
     let stats = world.stats.listeners[0].dropped[DropReason::MaxSessions.index()].value();
     assert_eq!(world.answers + stats, sent, "lost without a reason");
     world.finish();
@@ -324,14 +345,15 @@ fn a_calm_world_answers_everything() {
 
 #[test]
 fn books_balance_whatever_happens() {
-    let (mut sent, mut answers, mut timeouts) = (0, 0, 0);
+    let (mut sent, mut answers, mut timeouts, mut refused) = (0, 0, 0, 0);
     for seed in 0..SEEDS {
         let mut world = World::new(seed, true);
         for _ in 0..300 {
             world.step(true);
         }
         timeouts += world.stats.listeners[0].ended[EndReason::SessionTimeout.index()].value();
-        let (asked, answered, _) = world.finish();
+        let (asked, answered, network) = world.finish();
+        refused += network.seen().trains_refused;
         sent += asked;
         answers += answered;
     }
@@ -339,6 +361,7 @@ fn books_balance_whatever_happens() {
         answers > sent / 4,
         "{answers} answers to {sent} questions: too little was tested"
     );
+    assert!(refused > SEEDS, "{refused} trains refused: too little was tested");
     assert!(
         timeouts > SEEDS,
         "{timeouts} sessions ended by timeout: too little was tested"

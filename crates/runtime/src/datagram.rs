@@ -50,8 +50,10 @@ pub struct Departure {
     pub to: Option<SocketAddr>,
     /// Which of our addresses it leaves from; `None`: the kernel's choice.
     pub from: Option<IpAddr>,
-    /// A train, as it came.
+    /// A train: datagrams of this many bytes each, the last one perhaps shorter.
     pub segment: Option<u16>,
+    /// Its datagrams leave one by one: on this way the kernel takes no such trains.
+    pub apart: bool,
     /// The traffic class; `None`: the socket's.
     pub class: Option<u8>,
 }
@@ -79,6 +81,9 @@ pub enum Event {
     /// A datagram that was to be sent was not: EAGAIN and ENOBUFS for lack of room, EMSGSIZE, or an error that was reported
     /// for an earlier one.
     SendFailed(Errno),
+    /// A train was refused: its datagrams are longer than the way allows in one piece, or the device cannot cut trains
+    /// (udp(7)). Here it is back; it may be sent [`Departure::apart`].
+    TrainRefused(Departure, crate::Leases),
 }
 
 /// Reads what the kernel wrote before the payload. `None`: it is shorter than that, which a kernel never writes.
@@ -173,7 +178,13 @@ pub(crate) fn name(address: SocketAddr) -> ([u8; NAME_MAX], usize) {
 impl Departure {
     /// Whether it needs control data.
     pub(crate) const fn has_control(&self) -> bool {
-        self.from.is_some() || self.segment.is_some() || self.class.is_some()
+        self.from.is_some() || self.class.is_some() || (self.segment.is_some() && !self.apart)
+    }
+
+    /// Bytes of each datagram, of those that leave one by one.
+    pub(crate) fn apart(&self) -> Option<usize> {
+        let segment = self.segment.filter(|&segment| self.apart && segment > 0)?;
+        Some(segment.into())
     }
 
     /// Its control data, and how many of its bytes count. `is_ipv6`: the socket's family, which decides how the traffic
@@ -196,7 +207,7 @@ impl Departure {
             }
             None => {}
         }
-        if let Some(segment) = self.segment {
+        if let Some(segment) = self.segment.filter(|_| !self.apart) {
             control.push(libc::IPPROTO_UDP, UDP_SEGMENT, &segment.to_ne_bytes());
         }
         if let Some(class) = self.class {

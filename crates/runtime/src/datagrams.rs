@@ -52,6 +52,10 @@ impl Datagrams {
             Arrival::Failed(errno) => Event::Failed(errno),
             Arrival::Ended(errno) => Event::Ended(errno),
             Arrival::SendFailed(errno) => Event::SendFailed(errno),
+            Arrival::TrainRefused(departure, links) => {
+                let ring = self.runtime.datagram_ring.as_ref().expect("it came in its buffers");
+                Event::TrainRefused(departure, Leases::new(ring, links))
+            }
         };
         Poll::Ready((key, event))
     }

@@ -81,6 +81,12 @@ impl Errno {
         matches!(self.0, libc::EPERM | libc::EACCES | libc::ENOSYS | libc::EINVAL)
     }
 
+    /// How the kernel refuses a train of datagrams: they are longer than the way's MTU (EINVAL, EMSGSIZE since 6.18), or
+    /// the device lacks checksums (EIO).
+    pub(crate) const fn refuses_train(self) -> bool {
+        matches!(self.0, libc::EINVAL | libc::EMSGSIZE | libc::EIO)
+    }
+
     /// Keepalive or retransmission gave up on the peer.
     pub const fn is_timed_out(self) -> bool {
         self.0 == libc::ETIMEDOUT

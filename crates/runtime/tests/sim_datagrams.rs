@@ -80,6 +80,7 @@ impl Relay {
                     };
                     self.front.send(leases, &departure);
                 }
+                Event::TrainRefused(..) => panic!("nobody sends trains"),
                 Event::Failed(_) | Event::SendFailed(_) => self.failed.set(self.failed.get() + 1),
                 Event::Ended(errno) => panic!("a socket ended: {errno}"),
             }

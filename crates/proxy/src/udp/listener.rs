@@ -8,14 +8,14 @@ use super::Bound;
 use super::loss::Settled;
 use super::open::{Newcomer, Request};
 use super::own::Own;
-use super::session::{Session, datagrams, onward};
+use super::session::{Session, Upstream, datagrams, onward};
 use super::train::{Sent, Train, Way};
 use crate::state::WorkerState;
 use ringway_core::health::Report;
 use ringway_core::model::{Listener, Pool};
 use ringway_core::reason::{DropReason, EndReason};
-use ringway_core::session::{Clients, Closed, Id, Table};
-use ringway_runtime::{Arrived, DatagramSocket, Datagrams, Errno, Event, Handle, Leases, Sleep, Time};
+use ringway_core::session::{Clients, Closed, Id, Key, Table};
+use ringway_runtime::{Arrived, DatagramSocket, Datagrams, Departure, Errno, Event, Handle, Leases, Sleep, Time};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::hash::RandomState;
@@ -140,8 +140,13 @@ impl Relay {
         &self.worker.snapshot.model.pools[self.listener().pool.0]
     }
 
-    pub(super) fn drop_for(&self, reason: DropReason) {
-        self.worker.stats.listeners[self.index].dropped[reason.index()].add(1);
+    fn drop_for(&self, reason: DropReason) {
+        self.drop_all(reason, 1);
+    }
+
+    /// Counts as many datagrams, a train's, that go nowhere.
+    pub(super) fn drop_all(&self, reason: DropReason, count: u64) {
+        self.worker.stats.listeners[self.index].dropped[reason.index()].add(count);
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -198,6 +203,7 @@ impl Relay {
                 // Of an answer to a client: nobody is held responsible for what a client's host says.
                 Event::Failed(_) => {}
                 Event::SendFailed(errno) => self.drop_for(sending(errno)),
+                Event::TrainRefused(departure, leases) => self.answer_apart(front as u16, departure, leases),
                 Event::Ended(errno) => panic!("a listening socket receives no more: {errno}"),
             }
             return;
@@ -211,6 +217,7 @@ impl Relay {
                 self.failed(id, errno);
             }
             Event::SendFailed(errno) => self.drop_for(sending(errno)),
+            Event::TrainRefused(departure, leases) => self.forward_apart(id, departure, leases),
             Event::Ended(_) => self.close(id, EndReason::LocalError),
         }
     }
@@ -225,6 +232,7 @@ impl Relay {
         self.place(Request {
             front,
             from,
+            count: datagrams(&arrived, leases.bytes()),
             arrived,
             leases,
         });
@@ -245,7 +253,7 @@ impl Relay {
         let time = now(&self.worker);
         match self.settle(id, time) {
             Settled::Here => {}
-            Settled::Nowhere(reason) => return self.drop_for(reason),
+            Settled::Nowhere(reason) => return self.drop_all(reason, request.count),
             Settled::Over(reason) => {
                 self.close(id, reason);
                 return self.place(request);
@@ -253,17 +261,19 @@ impl Relay {
         }
         let Some(entry) = self.table.get_mut(id) else { return };
         let session = &mut entry.state;
-        let Request { arrived, leases, .. } = request;
-        let count = datagrams(&arrived, leases.bytes());
+        let Request {
+            count, arrived, leases, ..
+        } = request;
         if session
             .client
             .as_ref()
             .is_some_and(|client| !client.may_send(count, time))
         {
-            return self.drop_for(DropReason::Rate);
+            return self.drop_all(DropReason::Rate, count);
         }
         session.count_request(leases.bytes(), count);
-        session.upstream.socket.send(leases, &onward(&arrived, None, None));
+        let Upstream { socket, apart, .. } = &session.upstream;
+        socket.send(leases, &onward(&arrived, *apart, None, None));
         self.table.request(id, count, time);
     }
 
@@ -279,7 +289,7 @@ impl Relay {
         session.count_response(leases.bytes(), count);
         let way = Way {
             socket: session.socket,
-            departure: onward(arrived, Some(client), session.ours),
+            departure: onward(arrived, session.apart, Some(client), session.ours),
         };
         let backend = session.upstream.backend();
         if first && backend.orders.take_watch() {
@@ -297,6 +307,40 @@ impl Relay {
     fn send_answer(&self, (way, leases): Sent<u16>) {
         let front = &self.sockets[usize::from(way.socket)];
         front.socket.send(leases, &way.departure);
+    }
+
+    /// A train towards a backend was refused: it and those behind it leave as single datagrams.
+    fn forward_apart(&mut self, id: Id, departure: Departure, leases: Leases) {
+        let Some(entry) = self.table.get_mut(id) else {
+            return self.drop_for(DropReason::SendFailed);
+        };
+        let upstream = &mut entry.state.upstream;
+        upstream.apart = true;
+        upstream.socket.send(
+            leases,
+            &Departure {
+                apart: true,
+                ..departure
+            },
+        );
+    }
+
+    /// The same towards a client.
+    fn answer_apart(&mut self, front: u16, departure: Departure, leases: Leases) {
+        let key = departure.to.map(|client| Key::new(client, front, Key::ANY_BACKEND));
+        // Sessions that are not found so (balanced by datagram, or over their `requests`) learn it anew each time.
+        let id = key.and_then(|key| self.table.find(&key));
+        if let Some(entry) = id.and_then(|id| self.table.get_mut(id)) {
+            entry.state.apart = true;
+        }
+        let socket = &self.sockets[usize::from(front)].socket;
+        socket.send(
+            leases,
+            &Departure {
+                apart: true,
+                ..departure
+            },
+        );
     }
 
     fn close(&mut self, id: Id, reason: EndReason) {

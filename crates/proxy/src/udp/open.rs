@@ -24,6 +24,8 @@ pub(super) struct Request {
     /// Which bound socket it came in through.
     pub(super) front: u16,
     pub(super) from: SocketAddr,
+    /// Datagrams in it.
+    pub(super) count: u64,
     pub(super) arrived: Arrived,
     pub(super) leases: Leases,
 }
@@ -40,7 +42,7 @@ pub(super) struct Newcomer {
 impl Relay {
     /// Passes a client's datagram on in its session, or has it wait to open one.
     pub(super) fn place(&mut self, request: Request) {
-        let Request { front, from, .. } = request;
+        let Request { front, from, count, .. } = request;
         let (key, reservation) = match self.listener().udp.affinity {
             Affinity::Session | Affinity::ClientIp => (Key::new(from, front, Key::ANY_BACKEND), None),
             Affinity::None => match self.reserve(from.ip(), &Tried::default()) {
@@ -48,21 +50,21 @@ impl Relay {
                     let backend = reservation.backend().index.0 as u32;
                     (Key::new(from, front, backend), Some(reservation))
                 }
-                Err(reason) => return self.drop_for(reason),
+                Err(reason) => return self.drop_all(reason, count),
             },
         };
         if let Some(id) = self.table.find(&key) {
             return self.forward(id, request);
         }
         if self.worker.orders.is_stopping() {
-            return self.drop_for(DropReason::Draining);
+            return self.drop_all(DropReason::Draining, count);
         }
         // At once: a flood shall not have buffers.
         if self.worker.gates.free(self.index) == 0 {
-            return self.drop_for(DropReason::MaxSessions);
+            return self.drop_all(DropReason::MaxSessions, count);
         }
         if self.newcomers.len() >= NEWCOMERS_MAX {
-            return self.drop_for(DropReason::Burst);
+            return self.drop_all(DropReason::Burst, count);
         }
         self.newcomers.push_back(Newcomer {
             key,
@@ -87,9 +89,10 @@ impl Relay {
                 Some(id) => Ok(id),
                 None => self.open(key, &request, reservation),
             };
+            let count = request.count;
             match id {
                 Ok(id) => self.forward(id, request),
-                Err(reason) => self.drop_for(reason),
+                Err(reason) => self.drop_all(reason, count),
             }
         }
     }
@@ -190,6 +193,7 @@ impl Relay {
                     socket,
                     chosen: worker.shared_nanos(time),
                     failed: false,
+                    apart: false,
                 })
             }
             Err(errno) if errno.is_local() => Err((DropReason::LocalError, Tries::End)),

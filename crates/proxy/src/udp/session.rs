@@ -20,6 +20,8 @@ pub(super) struct Session {
     pub(super) ours: Option<IpAddr>,
     /// Which bound socket answers leave through.
     pub(super) socket: u16,
+    /// On the way to the client trains are refused.
+    pub(super) apart: bool,
     /// Its share of the client's bounds, if there are any.
     pub(super) client: Option<Client>,
     pub(super) bytes_from_client: u64,
@@ -39,6 +41,8 @@ pub(super) struct Upstream {
     pub(super) chosen: u64,
     /// It was said that nobody is there.
     pub(super) failed: bool,
+    /// On this way trains are refused.
+    pub(super) apart: bool,
 }
 
 impl Upstream {
@@ -76,6 +80,7 @@ impl Session {
             upstream,
             ours,
             socket,
+            apart: false,
             client,
             bytes_from_client: 0,
             bytes_from_backend: 0,
@@ -126,13 +131,14 @@ impl Session {
 /// DSCP without ECN: congestion marks concern each half of the way by itself (RFC 3168, section 5).
 const DSCP: u8 = 0xfc;
 
-/// How what `arrived` goes on: as the same train, with the same DSCP.
-pub(super) fn onward(arrived: &Arrived, to: Option<SocketAddr>, from: Option<IpAddr>) -> Departure {
+/// How what `arrived` goes on: as the same train or `apart`, with the same DSCP.
+pub(super) fn onward(arrived: &Arrived, apart: bool, to: Option<SocketAddr>, from: Option<IpAddr>) -> Departure {
     let class = arrived.class & DSCP;
     Departure {
         to,
         from,
         segment: arrived.segment,
+        apart,
         class: (class != 0).then_some(class),
     }
 }
@@ -173,7 +179,7 @@ mod tests {
             class,
             ..Arrived::default()
         };
-        assert_eq!(onward(&arrived(0xb8 | 3), None, None).class, Some(0xb8));
-        assert_eq!(onward(&arrived(2), None, None).class, None);
+        assert_eq!(onward(&arrived(0xb8 | 3), false, None, None).class, Some(0xb8));
+        assert_eq!(onward(&arrived(2), false, None, None).class, None);
     }
 }

@@ -61,7 +61,8 @@ impl<S: Copy + PartialEq> Train<S> {
             _ => {
                 let before = self.take();
                 // A train as it came, or one that is too long or empty, stays by itself.
-                let is_closed = way.departure.segment.is_some() || bytes == 0 || bytes > SEGMENT_MAX;
+                let Departure { segment, apart, .. } = way.departure;
+                let is_closed = segment.is_some() || apart || bytes == 0 || bytes > SEGMENT_MAX;
                 self.kept = Some(Kept {
                     way,
                     leases,

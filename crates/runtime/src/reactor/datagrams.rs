@@ -25,6 +25,7 @@ pub(crate) enum Arrival {
     /// It receives no more.
     Ended(Errno),
     SendFailed(Errno),
+    TrainRefused(Departure, Links),
 }
 
 impl Reactor {
@@ -42,7 +43,7 @@ impl Reactor {
     }
 
     fn release_arrival(&self, arrival: Arrival) {
-        if let Arrival::Datagram(_, links) = arrival {
+        if let Arrival::Datagram(_, links) | Arrival::TrainRefused(_, links) = arrival {
             self.release_from(true, links);
         }
     }
@@ -96,6 +97,9 @@ impl Reactor {
             self.driver.start(operation, token);
         }
         self.silent_sends.push(token);
+        if departure.segment.is_some() && !departure.apart {
+            self.trains.push((token, *departure));
+        }
     }
 
     /// Something came in through a receive of datagrams.
@@ -200,11 +204,20 @@ impl Reactor {
     pub(super) fn datagram_not_sent(&mut self, token: Token, result: i32) {
         let Some(op) = self.ops.get_mut(token) else { return };
         op.orphaned = true;
-        let Kind::SendDatagram { receive, .. } = op.kind else {
+        let Kind::SendDatagram { receive, links } = &mut op.kind else {
             return;
         };
+        let receive = *receive;
         if let Err(errno) = outcome(result) {
-            self.deliver(receive, Arrival::SendFailed(errno));
+            let train = self
+                .trains
+                .iter()
+                .find(|(sent, _)| *sent == token && errno.refuses_train());
+            let told = match train {
+                Some(&(_, departure)) => Arrival::TrainRefused(departure, std::mem::replace(links, Links::EMPTY)),
+                None => Arrival::SendFailed(errno),
+            };
+            self.deliver(receive, told);
         }
         self.finish(token, result);
     }

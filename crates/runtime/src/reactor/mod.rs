@@ -18,6 +18,7 @@ use self::op::{Closing, Kind, NO_SOCKET, Op, Phase, SocketEntry, keep, wake};
 pub(crate) use self::op::{Received, Sent, SocketSlot};
 use self::pipes::Pipes;
 use crate::buffer_ring::{BufferRing, Links};
+use crate::datagram::Departure;
 use crate::driver::{Completion, Driver, Fd, Operation, Wait};
 use crate::errno::{Errno, outcome};
 use crate::slab::{Slab, Token};
@@ -42,6 +43,8 @@ pub(crate) struct Reactor {
     rearming: Vec<Token>,
     /// Sends that report nothing on success, started since the last turn.
     silent_sends: Vec<Token>,
+    /// Trains among them, and how they were to leave.
+    trains: Vec<(Token, Departure)>,
     completions: Vec<Completion>,
     /// Completions with a token that names nothing. Cancels make some; anything else would be a bug.
     pub(crate) stray: u64,
@@ -70,6 +73,7 @@ impl Reactor {
             queues: Slab::new(),
             rearming: Vec::new(),
             silent_sends: Vec::new(),
+            trains: Vec::new(),
             completions: Vec::with_capacity(256),
             stray: 0,
             dry: 0,
@@ -363,6 +367,7 @@ impl Reactor {
             self.finish(token, 0);
         }
         self.silent_sends = sends;
+        self.trains.clear();
     }
 
     /// How a send went; once it is over the token is spent.

@@ -150,6 +150,43 @@ fn a_train_stays_together() {
     });
 }
 
+/// The way is narrower than the train's datagrams: it comes back, and leaves as single datagrams, each cut by IP.
+#[test]
+fn a_train_that_does_not_fit_the_way_leaves_apart() {
+    run_datagrams(16, |handle: Handle| async move {
+        let mut datagrams = handle.datagrams();
+        let (_front, address) = bound(&datagrams, "127.0.0.1:0", 1);
+        let load = Random::new(3).bytes(LONGEST);
+        let last = peer("::1");
+        let to = last.local_addr().expect("bound");
+        let start = datagrams.connect(to, None, &OPTIONS, 3).expect("a connected socket");
+        let feeder = peer("127.0.0.1");
+        feeder.send_to(&load, address).expect("send");
+        let (_, _, leases) = datagram(&mut datagrams).await;
+        // With the headers of IPv6 (48) this is more than the MTU of loopback, 65,536.
+        let train = Departure {
+            segment: Some(65_500),
+            ..Departure::default()
+        };
+        start.send(leases, &train);
+        let (key, event) = datagrams.next().await;
+        let Event::TrainRefused(departure, leases) = event else {
+            panic!("{event:?}");
+        };
+        assert_eq!((key, departure), (3, train));
+        let apart = Departure {
+            segment: Some(40_000),
+            apart: true,
+            ..train
+        };
+        start.send(leases, &apart);
+        one_turn().await;
+        for piece in load.chunks(40_000) {
+            assert_same(&receive(&last).0, piece, "a single datagram");
+        }
+    });
+}
+
 #[test]
 fn the_traffic_class_is_seen_and_set() {
     for ip in ["127.0.0.1", "::1"] {
@@ -253,13 +290,12 @@ fn a_send_that_fails_is_told() {
     run_datagrams(16, |handle: Handle| async move {
         let mut datagrams = handle.datagrams();
         let (socket, address) = bound(&datagrams, "127.0.0.1:0", 5);
-        // Longer than a datagram over IPv4 can be, but in trains each piece is short enough: the kernel refuses 65 pieces.
         let feeder = peer("127.0.0.1");
-        feeder.send_to(&vec![0; 65_000], address).expect("send");
-        let (_, arrived, leases) = datagram(&mut datagrams).await;
+        feeder.send_to(&[0; 100], address).expect("send");
+        let (_, _, leases) = datagram(&mut datagrams).await;
+        // Nobody has port 0 (udp(7): EINVAL).
         let departure = Departure {
-            to: arrived.from,
-            segment: Some(1),
+            to: Some(([127, 0, 0, 1], 0).into()),
             ..Departure::default()
         };
         socket.send(leases, &departure);

@@ -38,6 +38,16 @@ pub(super) struct Packet {
     unreachable: bool,
 }
 
+impl Packet {
+    /// Datagrams in it.
+    fn count(&self) -> u64 {
+        match self.segment {
+            Some(segment) if segment > 0 => self.bytes.len().div_ceil(segment.into()).max(1) as u64,
+            _ => 1,
+        }
+    }
+}
+
 /// A datagram socket of a runtime or of an actor.
 pub(super) struct DatagramSocket {
     /// `None`: an actor's.
@@ -105,7 +115,7 @@ impl Kernel {
     /// Sends a packet on its way.
     pub(super) fn send_packet(&mut self, packet: Packet) {
         if self.random.chance(self.chances.datagram_lost) {
-            self.seen.datagrams_lost += 1;
+            self.seen.datagrams_lost += packet.count();
             return;
         }
         let latency = self.delay(self.chances.latency_max);
@@ -129,7 +139,7 @@ impl Kernel {
         };
         let Some(token) = self.find_datagrams(&packet) else {
             if !packet.unreachable {
-                self.seen.datagrams_unreachable += 1;
+                self.seen.datagrams_unreachable += packet.count();
                 self.send_packet(Packet {
                     from: packet.to,
                     to: packet.from,
@@ -152,9 +162,8 @@ impl Kernel {
             }
             socket.error = Some(Errno(libc::ECONNREFUSED));
         } else if socket.used() + packet.bytes.len() + OVERHEAD > socket.room {
-            let segment = packet.segment.map_or(1, usize::from).max(1);
-            socket.dropped += packet.bytes.len().div_ceil(segment).max(1) as u32;
-            self.seen.datagrams_dropped += 1;
+            socket.dropped += packet.count() as u32;
+            self.seen.datagrams_dropped += packet.count();
             return;
         } else {
             socket.arrived.push_back(packet);
@@ -207,6 +216,7 @@ impl Kernel {
             return -libc::ENOTSOCK;
         };
         let full = self.random.chance(self.chances.full_send);
+        let refuses = departure.segment.is_some() && self.random.chance(self.chances.train_refused);
         let Some(socket) = self.datagram_sockets.get_mut(token) else {
             return -libc::EBADF;
         };
@@ -217,6 +227,10 @@ impl Kernel {
         if full {
             self.seen.full_sends += 1;
             return -libc::EAGAIN;
+        }
+        if refuses {
+            self.seen.trains_refused += 1;
+            return -libc::EINVAL;
         }
         let Some(to) = departure.to.or(socket.peer) else {
             return -libc::EDESTADDRREQ;

@@ -245,13 +245,24 @@ impl Sim {
                 fd, links, departure, ..
             } => {
                 let ring = self.datagram_ring.as_ref().expect("buffers for datagrams");
-                let datagram = Submission::SendDatagram {
+                let bytes: Vec<u8> = ring.slices(links).flatten().copied().collect();
+                let buffer = ring.buffers(links).next();
+                let mut departure = *departure;
+                let each = departure.apart();
+                departure.segment = departure.segment.filter(|_| !departure.apart);
+                let datagram = |bytes: &[u8]| Submission::SendDatagram {
                     fd: fd.0,
-                    bytes: ring.slices(links).flatten().copied().collect(),
-                    buffer: ring.buffers(links).next(),
-                    departure: *departure,
+                    bytes: bytes.to_vec(),
+                    buffer,
+                    departure,
                 };
-                (fd.0, datagram)
+                let Some(each) = each else {
+                    return self.submit(fd.0, token, datagram(&bytes));
+                };
+                for piece in bytes.chunks(each) {
+                    self.submit(fd.0, token, datagram(piece));
+                }
+                return;
             }
             Operation::Writable { fd } => (fd.0, Submission::Writable { fd: fd.0 }),
             Operation::Readable { fd } => (fd.0, Submission::Readable { fd: fd.0 }),
@@ -259,6 +270,10 @@ impl Sim {
             Operation::Notified => return,
             Operation::Cancel { target } => (-1, Submission::Cancel { target: target.pack() }),
         };
+        self.submit(fd, token, submission);
+    }
+
+    fn submit(&self, fd: i32, token: Token, submission: Submission) {
         let mut kernel = self.network.0.borrow_mut();
         if fd >= 0 {
             let Some(descriptor) = kernel.descriptor(self.ring, fd, "an operation was started") else {

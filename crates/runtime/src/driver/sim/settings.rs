@@ -43,6 +43,8 @@ pub struct Chances {
     pub partial_delivery: u16,
     /// A datagram is lost on its way.
     pub datagram_lost: u16,
+    /// A train is refused: its datagrams would have to leave one by one.
+    pub train_refused: u16,
     /// Between a send and its arrival at most.
     pub latency_max: Duration,
     /// How long what is late is late at most.
@@ -76,6 +78,7 @@ impl Chances {
         busy: 3,
         partial_delivery: 0,
         datagram_lost: 0,
+        train_refused: 0,
         latency_max: Duration::ZERO,
         late_max: Duration::ZERO,
         send_buffer: (65_536, 65_536),
@@ -123,6 +126,7 @@ impl Chances {
         chances.pipe_refused = [0, 0, 300, 1000][aside.below(4) as usize];
         chances.busy = [0, 1, 3, 3][aside.clone().below(4) as usize];
         chances.datagram_lost = [0, 0, 10, 200][aside.clone().below(4) as usize];
+        chances.train_refused = [0, 300, 1000, 0][aside.clone().below(4) as usize];
         chances.splice_dry = [0, 50, 400][aside.below(3) as usize];
         chances
     }
@@ -159,6 +163,7 @@ pub struct Seen {
     pub pipes_refused: u64,
     pub pipes_closed_with_bytes: u64,
     pub datagrams_lost: u64,
+    pub trains_refused: u64,
     pub datagrams_dropped: u64,
     pub datagrams_unreachable: u64,
     pub resets_received: u64,
@@ -191,6 +196,7 @@ impl Seen {
         self.pipes_refused += other.pipes_refused;
         self.pipes_closed_with_bytes += other.pipes_closed_with_bytes;
         self.datagrams_lost += other.datagrams_lost;
+        self.trains_refused += other.trains_refused;
         self.datagrams_dropped += other.datagrams_dropped;
         self.datagrams_unreachable += other.datagrams_unreachable;
         self.resets_received += other.resets_received;

@@ -3,9 +3,10 @@
 use super::{Fd, HEADERS_MAX, SEND_PIECES_MAX, SUBMISSIONS, Uring, VECTORS_MAX};
 use crate::buffer_ring::Links;
 use crate::datagram::{DEPARTURE_MAX, Departure, NAME_MAX, name};
+use crate::slab::Token;
 use crate::sys;
 use io_uring::opcode;
-use io_uring::squeue::Entry;
+use io_uring::squeue::{Entry, Flags};
 use io_uring::types::Fd as RingFd;
 
 /// One entry has at most one of each.
@@ -38,15 +39,46 @@ impl Departures {
 }
 
 impl Uring {
-    /// What needs neither an address nor control data is sent without a header, which costs the kernel less.
-    pub(super) fn departure_entry(&mut self, fd: Fd, is_ipv6: bool, links: &Links, departure: &Departure) -> Entry {
-        const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    /// Queues a datagram, a train, or the datagrams of a train one by one.
+    pub(super) fn send_datagrams(&mut self, fd: Fd, is_ipv6: bool, links: &Links, departure: &Departure, token: Token) {
         let ring = self
             .datagram_ring
             .clone()
             .expect("datagrams are sent where they are received");
         // One datagram is in one buffer, of an empty one there is none; several are a train.
-        let mut slices = ring.slices(links).take(SEND_PIECES_MAX);
+        let slices = ring.slices(links).take(SEND_PIECES_MAX);
+        let Some(each) = departure.apart() else {
+            return self.depart((fd, is_ipv6), slices, departure, token);
+        };
+        // In which buffers a train is, as it came or as we joined it, each begins with a datagram.
+        for piece in slices.flat_map(|slice| slice.chunks(each)) {
+            self.depart((fd, is_ipv6), std::iter::once(piece), departure, token);
+        }
+    }
+
+    fn depart<'a>(
+        &mut self,
+        (fd, is_ipv6): (Fd, bool),
+        slices: impl Iterator<Item = &'a [u8]>,
+        departure: &Departure,
+        token: Token,
+    ) {
+        // Before the entry is built: emptying the queue forgets what its entries point to.
+        if self.ring.submission().is_full() {
+            self.flush();
+        }
+        let entry = self.departure_entry((fd, is_ipv6), slices, departure);
+        self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(token.pack()));
+    }
+
+    /// What needs neither an address nor control data is sent without a header, which costs the kernel less.
+    fn departure_entry<'a>(
+        &mut self,
+        (fd, is_ipv6): (Fd, bool),
+        mut slices: impl Iterator<Item = &'a [u8]>,
+        departure: &Departure,
+    ) -> Entry {
+        const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         let bytes = slices.next().unwrap_or_default();
         let vectors_full = self.vectors.len() + SEND_PIECES_MAX > VECTORS_MAX;
         if self.departures.is_full() || vectors_full || self.headers.len() == HEADERS_MAX {

@@ -194,10 +194,7 @@ impl Uring {
                 is_ipv6,
                 links,
                 departure,
-            } => self
-                .departure_entry(fd, is_ipv6, links, departure)
-                .flags(Flags::SKIP_SUCCESS)
-                .user_data(token.pack()),
+            } => return self.send_datagrams(fd, is_ipv6, links, departure, token),
             Operation::Writable { fd } => opcode::PollAdd::new(RingFd(fd.0), libc::POLLOUT as u32)
                 .build()
                 .user_data(token.pack()),
