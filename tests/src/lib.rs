@@ -27,4 +27,5 @@ pub mod seeded;
 pub mod server;
 pub mod setup;
 pub mod steady;
+pub mod udp;
 pub mod wire;

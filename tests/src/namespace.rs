@@ -113,7 +113,8 @@ fn remove_left_overs() {
     }
 }
 
-fn run(program: &str, args: &[&str]) -> String {
+/// Runs a command that must succeed; its output.
+pub fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output();
     let output = output.unwrap_or_else(|error| panic!("{program} cannot be run ({error}): install it"));
     let said = String::from_utf8_lossy(&output.stderr);

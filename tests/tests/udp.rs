@@ -1,113 +1,22 @@
 //! UDP: answers from where they were asked for, sessions that move, and datagrams of every length.
 
+use nix::sys::signal::Signal;
 use ringway_tests::address::{Address, free_v4};
 use ringway_tests::process::wait_for;
 use ringway_tests::ringway::Ringway;
 use ringway_tests::scope::Turn;
 use ringway_tests::setup::Setup;
-use std::io::{self, Write};
+use ringway_tests::udp::{LONGEST, Server, ask, free_udp, inet};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(5);
-/// The longest payload over IPv4 (RFC 768, RFC 791).
-const LONGEST: usize = 65_507;
-
-/// A server that sends each datagram back with its own letter in front; gone when dropped.
-struct Server {
-    address: SocketAddr,
-    served: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    mute: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    fn start(letter: u8) -> Self {
-        Self::start_at(letter, "127.0.0.1")
-    }
-
-    fn start_at(letter: u8, ip: &str) -> Self {
-        let socket = UdpSocket::bind((ip, 0)).expect("a free port");
-        socket
-            .set_read_timeout(Some(Duration::from_millis(50)))
-            .expect("SO_RCVTIMEO");
-        let address = socket.local_addr().expect("bound");
-        let (served, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (counts, stopped) = (served.clone(), stop.clone());
-        let mute = Arc::new(AtomicBool::new(false));
-        let muted = mute.clone();
-        let thread = thread::spawn(move || {
-            let mut buffer = vec![0; 70_000];
-            while !stopped.load(Ordering::Acquire) {
-                let Ok((len, from)) = socket.recv_from(&mut buffer) else {
-                    continue;
-                };
-                counts.fetch_add(1, Ordering::AcqRel);
-                if muted.load(Ordering::Acquire) {
-                    continue;
-                }
-                let mut answer = vec![letter];
-                answer.extend_from_slice(&buffer[..len.min(LONGEST - 1)]);
-                // The client may be gone.
-                let _ = socket.send_to(&answer, from);
-            }
-        });
-        Self {
-            address,
-            served,
-            stop,
-            mute,
-            thread: Some(thread),
-        }
-    }
-
-    fn as_address(&self) -> Address {
-        Address::Inet(self.address)
-    }
-
-    fn served(&self) -> u64 {
-        self.served.load(Ordering::Acquire)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.join().expect("the server does not panic");
-        }
-    }
-}
-
-fn free_udp() -> Address {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    Address::Inet(socket.local_addr().expect("bound"))
-}
-
-fn inet(address: &Address) -> SocketAddr {
-    match address {
-        Address::Inet(address) => *address,
-        Address::Unix(_) => unreachable!("an inet address"),
-    }
-}
-
 fn client(front: SocketAddr) -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    socket.set_read_timeout(Some(SOON)).expect("SO_RCVTIMEO");
-    socket.connect(front).expect("connect");
-    socket
-}
-
-fn ask(client: &UdpSocket, question: &[u8]) -> io::Result<Vec<u8>> {
-    client.send(question)?;
-    let mut buffer = vec![0; 70_000];
-    let len = client.recv(&mut buffer)?;
-    buffer.truncate(len);
-    Ok(buffer)
+    ringway_tests::udp::client(front, SOON)
 }
 
 fn start(servers: &[&Server], keys: &[(&str, &str)]) -> (Ringway, SocketAddr) {
@@ -199,7 +108,7 @@ fn a_session_leaves_a_backend_that_is_silent() {
     let client = client(inet(&front));
     let first = ask(&client, b"hello").expect("an answer")[0];
     let silent = &servers[usize::from(first == b'b')];
-    silent.mute.store(true, Ordering::Release);
+    silent.fall_silent();
     client
         .set_read_timeout(Some(Duration::from_millis(50)))
         .expect("SO_RCVTIMEO");
@@ -335,5 +244,131 @@ fn bounds_on_sessions_and_rates_hold() {
         "{}",
         dropped("rate")
     );
+    ringway.finish();
+}
+
+/// More datagrams at once than there are buffers (256): the ring runs dry, and all of them are answered nevertheless. Few
+/// enough for the default buffers of the servers' and the clients' sockets.
+#[test]
+fn a_dry_ring_loses_nothing_and_sessions_go_on() {
+    const EACH: u64 = 75;
+    let _turn = Turn::start("a_dry_ring_loses_nothing_and_sessions_go_on", SOON * 6);
+    let servers = [Server::start(b'a'), Server::start(b'b')];
+    let front = free_udp();
+    let setup = Setup::new()
+        .top("workers", "1")
+        .udp_listener("front", &front, "pool")
+        .listener_key("session_timeout", "3s")
+        .pool(
+            "pool",
+            "round_robin",
+            &[&servers[0].as_address(), &servers[1].as_address()],
+        );
+    let ringway = Ringway::start(&setup);
+    let clients: Vec<UdpSocket> = (0..4).map(|_| client(inet(&front))).collect();
+    for client in &clients {
+        ask(client, b"hello").expect("an answer");
+    }
+    ringway.process.signal(Signal::SIGSTOP);
+    for n in 0..EACH {
+        for client in &clients {
+            client.send(&n.to_be_bytes()).expect("send");
+        }
+    }
+    ringway.process.signal(Signal::SIGCONT);
+    let mut buffer = [0; 100];
+    for client in &clients {
+        for n in 0..EACH {
+            let len = client
+                .recv(&mut buffer)
+                .unwrap_or_else(|error| panic!("answer {n}: {error}"));
+            assert_eq!(buffer[1..len], n.to_be_bytes(), "out of order");
+        }
+    }
+    assert!(
+        ringway.count("ringway_runtime_buffers_dry_total", &[]) > 0,
+        "the ring never ran dry"
+    );
+    assert_eq!(ringway.count("ringway_udp_dropped_total", &[]), 0);
+    ask(&clients[0], b"again").expect("an answer");
+    ringway.finish();
+}
+
+/// Nobody else is there to move to: the session finds its server again as soon as it is back.
+#[test]
+fn an_only_backend_that_comes_back_is_found_by_its_sessions() {
+    let _turn = Turn::start("an_only_backend_that_comes_back_is_found_by_its_sessions", SOON * 6);
+    let server = Server::start(b'a');
+    let address = server.address;
+    let (ringway, front) = start(&[&server], &[]);
+    let client = ringway_tests::udp::client(front, Duration::from_millis(100));
+    ask(&client, b"hello").expect("an answer");
+    drop(server);
+    for _ in 0..3 {
+        ask(&client, b"anybody?").expect_err("nobody is there");
+    }
+    let _server = Server::start_on(b'b', UdpSocket::bind(address).expect("its port"));
+    let answered = wait_for(SOON, || ask(&client, b"again").ok());
+    assert_eq!(answered.map(|answer| answer[0]), Some(b'b'));
+    assert_eq!(ringway.count("ringway_udp_sessions", &[]), 1, "it is the same session");
+    assert_eq!(ringway.count("ringway_udp_sessions_moved_total", &[]), 0);
+    ringway.finish();
+}
+
+/// Two neighbouring ports, free here and at 127.0.0.2.
+fn neighbours() -> (u16, [UdpSocket; 2]) {
+    let found = (0..1_000).find_map(|_| {
+        let first = UdpSocket::bind("127.0.0.2:0").ok()?;
+        let port = first.local_addr().ok()?.port();
+        let second = UdpSocket::bind(("127.0.0.2", port.checked_add(1)?)).ok()?;
+        UdpSocket::bind(("127.0.0.1", port)).ok()?;
+        UdpSocket::bind(("127.0.0.1", port + 1)).ok()?;
+        Some((port, [first, second]))
+    });
+    found.expect("two free ports side by side")
+}
+
+#[test]
+fn a_range_of_ports_keeps_the_port() {
+    let _turn = Turn::start("a_range_of_ports_keeps_the_port", SOON * 6);
+    let (port, [first, second]) = neighbours();
+    let _servers = [Server::start_on(b'1', first), Server::start_on(b'2', second)];
+    let setup = Setup::verbatim(&format!(
+        "listeners:\n  range: {{ bind: \"127.0.0.1:{port}-{}\", protocol: udp, pool: range, keep_port: true, \
+         session_timeout: 1s, unanswered_timeout: 1s }}\npools:\n  range: {{ backends: [\"127.0.0.2:9\"] }}\n",
+        port + 1
+    ));
+    let ringway = Ringway::start(&setup);
+    for (port, letter) in [(port, b'1'), (port + 1, b'2'), (port, b'1')] {
+        let client = client(SocketAddr::from(([127, 0, 0, 1], port)));
+        assert_eq!(ask(&client, b"who").expect("an answer")[0], letter, "port {port}");
+    }
+    assert!(
+        ringway.log().contains(&format!("127.0.0.1:{port}-{}", port + 1)),
+        "{}",
+        ringway.log()
+    );
+    ringway.finish();
+}
+
+/// Whoever claims to be a backend, or one of our listeners, gets no session: the two would answer each other for ever.
+#[test]
+fn our_own_addresses_get_no_session() {
+    let _turn = Turn::start("our_own_addresses_get_no_session", SOON * 6);
+    let backend = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let front = free_udp();
+    let setup = Setup::new()
+        .top("workers", "2")
+        .udp_listener("front", &front, "pool")
+        .pool(
+            "pool",
+            "round_robin",
+            &[&Address::Inet(backend.local_addr().expect("bound"))],
+        );
+    let ringway = Ringway::start(&setup);
+    backend.send_to(b"echo", inet(&front)).expect("send");
+    let dropped = || ringway.count("ringway_udp_dropped_total", &[("reason", "loop")]);
+    assert!(wait_for(SOON, || (dropped() == 1).then_some(())).is_some());
+    assert_eq!(ringway.count("ringway_udp_sessions", &[]), 0);
     ringway.finish();
 }

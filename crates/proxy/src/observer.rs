@@ -57,7 +57,7 @@ pub struct Nobody;
 
 impl Observer for Nobody {
     fn met(&self, _: PoolIndex, backend: &Arc<BackendState>, report: Report) {
-        if report == Report::ConnectFailed {
+        if report.is_no_connection() {
             backend.reopen_trial();
         }
     }

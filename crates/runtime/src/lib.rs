@@ -204,26 +204,26 @@ impl Runtime {
         &self.handle
     }
 
-    /// Runs until `main` has ended; other tasks go on until then and are dropped with the runtime. `after_turn` is
-    /// called once per turn, for bookkeeping.
-    pub fn run(&self, main: impl Future<Output = ()> + 'static, mut after_turn: impl FnMut(&Handle)) {
+    /// Runs until `main` has ended; other tasks go on until then and are dropped with the runtime. `before_wait` is
+    /// called once per turn, for bookkeeping: when tasks have done what they could, and nothing may happen for long.
+    pub fn run(&self, main: impl Future<Output = ()> + 'static, mut before_wait: impl FnMut(&Handle)) {
         let main = self.handle.spawn(main);
         while self.handle.0.tasks.exists(main) {
-            self.turn_for(Some(main), true);
-            after_turn(&self.handle);
+            self.turn_for(Some(main), true, &mut before_wait);
         }
     }
 
     /// One turn: polls the tasks that are ready, submits what they want, waits for completions (if `may_wait` and
     /// nothing is ready), handles them, fires timers.
     pub fn turn(&self, may_wait: bool) {
-        self.turn_for(None, may_wait);
+        self.turn_for(None, may_wait, &mut |_| {});
     }
 
     /// A turn that does not wait if `main` ends in it: there may be nothing left to wait for.
-    fn turn_for(&self, main: Option<TaskId>, may_wait: bool) {
+    fn turn_for(&self, main: Option<TaskId>, may_wait: bool, before_wait: &mut dyn FnMut(&Handle)) {
         let inner = &*self.handle.0;
         inner.tasks.run_ready();
+        before_wait(&self.handle);
         let may_wait = may_wait && main.is_none_or(|main| inner.tasks.exists(main));
         let wait = if may_wait { inner.wait() } else { Wait::No };
         let notified = {

@@ -58,6 +58,11 @@ const TEST_TOOLS: &[Tool] = &[
     program("curl", "curl"),
     program("openssl", "openssl"),
     program("promtool", "prometheus"),
+    program("nsd", "nsd"),
+    program("knotd", "knot"),
+    program("unbound", "unbound"),
+    program("dnsperf", "dnsperf"),
+    program("openvpn", "openvpn"),
 ];
 
 const BENCH_TOOLS: &[Tool] = &[

@@ -3,6 +3,7 @@
 
 mod bytes;
 mod faults;
+mod flood;
 mod health;
 mod health_calm;
 mod health_found;

@@ -54,7 +54,7 @@ impl Observer for Ear {
                 // The order to tell it was taken with it, and somebody waits for it: the next one is told instead.
                 Report::Connected | Report::Answered => backend.orders.watch(),
                 // Nobody will decide by it.
-                Report::ConnectFailed => backend.reopen_trial(),
+                Report::ConnectFailed | Report::Unreachable | Report::Silent => backend.reopen_trial(),
                 Report::EndedEarly => {}
             }
         }

@@ -150,9 +150,15 @@ impl KeptPool {
         if member.judge.awaits_success() {
             state.orders.watch();
         }
-        if report == Report::ConnectFailed && member.judge.is_on_trial() {
+        if report.is_no_connection() && member.judge.is_on_trial() {
             // Too many others are out: it stays as it is.
             state.reopen_trial();
+        }
+        // One client was told, and all of them have it to know.
+        let model = &means.snapshot.model.pools[self.index.0];
+        let moves = model.sessions.on_backend_down == OnBackendDown::Move;
+        if report == Report::Unreachable && moves && was_usable && !self.is_usable(backend) {
+            self.closing.push(state.clone());
         }
         if change.is_none() && was_usable != self.is_usable(backend) {
             // A trial that failed: the condition is the same, the choice is not.

@@ -1,7 +1,8 @@
 use super::*;
 use crate::resolve::Found;
 use ringway_core::backend::Registry;
-use ringway_core::model::{Backend, Health, HealthCheck, Model, Name, Pool, Probe, Records, Sessions};
+use ringway_core::health::Member;
+use ringway_core::model::{Backend, Health, HealthCheck, Model, Name, Passive, Pool, Probe, Records, Sessions};
 use ringway_core::snapshot::Snapshot;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,8 +51,12 @@ struct Bed {
 
 impl Bed {
     fn new() -> Self {
+        Self::of(model())
+    }
+
+    fn of(model: Model) -> Self {
         let registry = Arc::new(Registry::default());
-        let snapshot = Arc::new(Snapshot::new(model(), &registry, 1));
+        let snapshot = Arc::new(Snapshot::new(model, &registry, 1));
         let woken = Arc::<AtomicUsize>::default();
         let counted = woken.clone();
         let means = Means {
@@ -166,5 +171,36 @@ fn what_came_and_what_went_is_said_in_words() {
         ),
     ] {
         assert_eq!(moved(&before, &after).as_deref(), words, "{before:?} to {after:?}");
+    }
+}
+
+/// What ICMP says of a backend is true for all of its UDP sessions; what one connection or one client meets is not.
+#[tokio::test]
+async fn an_icmp_error_moves_all_sessions_of_its_backend() {
+    for (policy, report, moves) in [
+        (OnBackendDown::Move, Report::Unreachable, true),
+        (OnBackendDown::Move, Report::Silent, false),
+        (OnBackendDown::Move, Report::ConnectFailed, false),
+        (OnBackendDown::Keep, Report::Unreachable, false),
+        (OnBackendDown::Close, Report::Unreachable, false),
+    ] {
+        let mut model = model();
+        model.pools[0].sessions.on_backend_down = policy;
+        model.pools[0].health.passive = Some(Passive {
+            fails: 1,
+            eject: seconds(1),
+            max_ejected: 50,
+        });
+        let mut bed = Bed::of(model);
+        bed.resolve(&[1, 2]);
+        bed.pool.met(BackendIndex(0), report, &bed.means);
+        assert_eq!(bed.state(0).orders.closes(0), None, "workers still choose it");
+        bed.pool.publish(&bed.means);
+        let ordered = bed.state(0).orders.closes(0).is_some();
+        assert_eq!(ordered, moves, "{policy:?} {report:?}");
+        assert_eq!(
+            bed.pool.health.member(BackendIndex(0)).map(Member::condition),
+            Some(Condition::Ejected)
+        );
     }
 }

@@ -34,12 +34,23 @@ impl From<&HealthCheck> for Rule {
 pub enum Report {
     /// A connect was refused, timed out, or the network said no. Never an error of our own.
     ConnectFailed,
+    /// UDP: the backend's host, or a router, said that nobody is there (ICMP). True for all of the backend's sessions.
+    Unreachable,
+    /// UDP: one client's datagrams were not answered for the pool's `silence`. Perhaps for a reason of that client's.
+    Silent,
     /// A connect succeeded.
     Connected,
     /// The backend ended or reset a connection before its first byte, without the client having ended first.
     EndedEarly,
     /// The first byte came, or the connection has stood for a second.
     Answered,
+}
+
+impl Report {
+    /// Whether it says that the backend cannot be reached.
+    pub const fn is_no_connection(self) -> bool {
+        matches!(self, Self::ConnectFailed | Self::Unreachable | Self::Silent)
+    }
 }
 
 /// Why a condition is what it is.
@@ -204,13 +215,18 @@ impl Judge {
             return None;
         }
         match (report, self.ejection) {
-            (Report::ConnectFailed, _) => {
+            (Report::ConnectFailed | Report::Unreachable | Report::Silent, _) => {
                 self.connects_failed = self.connects_failed.saturating_add(1);
                 let enough = self.connects_failed >= passive.fails || self.is_on_trial();
                 if !(enough && may_eject) {
                     return None;
                 }
-                let why = format!("{} in a row could not be connected", self.connects_failed);
+                let count = self.connects_failed;
+                let why = match report {
+                    Report::Unreachable => format!("nobody listens there (ICMP), {count} in a row"),
+                    Report::Silent => format!("{count} in a row had no answer"),
+                    _ => format!("{count} in a row could not be connected"),
+                };
                 self.eject(passive, Cause::Connects, why, now)
             }
             (Report::EndedEarly, _) => {

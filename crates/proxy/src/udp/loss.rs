@@ -37,7 +37,7 @@ impl Relay {
             .silence
             .is_some_and(|silence| entry.unanswered(time) >= silence)
         {
-            self.lost(id);
+            self.lost(id, Report::Silent);
         }
         let Some(entry) = self.table.get(id) else {
             return Settled::Nowhere(DropReason::Late);
@@ -91,12 +91,12 @@ impl Relay {
     /// The network says that a session's backend is not there.
     pub(super) fn failed(&mut self, id: Id, errno: Errno) {
         if errno.is_refused() || errno.is_unreachable() {
-            self.lost(id);
+            self.lost(id, Report::Unreachable);
         }
     }
 
     /// A session has lost its backend, which is told once.
-    fn lost(&mut self, id: Id) {
+    fn lost(&mut self, id: Id, report: Report) {
         let pool = self.listener().pool;
         let Some(entry) = self.table.get_mut(id) else { return };
         let Upstream {
@@ -105,9 +105,7 @@ impl Relay {
         if !*failed {
             *failed = true;
             reservation.leave_trial();
-            self.worker
-                .observer
-                .met(pool, reservation.backend(), Report::ConnectFailed);
+            self.worker.observer.met(pool, reservation.backend(), report);
         }
     }
 }

@@ -27,7 +27,8 @@ pub use settings::{Chances, Seen};
 use self::kernel::Kernel;
 use self::operations::{Posted, Ring, Submission};
 use crate::buffer_ring::{BufferOptions, BufferRing, DATAGRAM_FIRST, Links};
-use crate::driver::{Completion, DriverStats, Operation, SEND_PIECES_MAX, Wait};
+use crate::datagram::Departure;
+use crate::driver::{Completion, DriverStats, Fd, Operation, SEND_PIECES_MAX, Wait};
 use crate::slab::Token;
 use crate::time::Time;
 use std::cell::RefCell;
@@ -243,27 +244,7 @@ impl Sim {
             Operation::ReceiveDatagrams { fd } => (fd.0, Submission::ReceiveDatagrams { fd: fd.0 }),
             Operation::SendDatagram {
                 fd, links, departure, ..
-            } => {
-                let ring = self.datagram_ring.as_ref().expect("buffers for datagrams");
-                let bytes: Vec<u8> = ring.slices(links).flatten().copied().collect();
-                let buffer = ring.buffers(links).next();
-                let mut departure = *departure;
-                let each = departure.apart();
-                departure.segment = departure.segment.filter(|_| !departure.apart);
-                let datagram = |bytes: &[u8]| Submission::SendDatagram {
-                    fd: fd.0,
-                    bytes: bytes.to_vec(),
-                    buffer,
-                    departure,
-                };
-                let Some(each) = each else {
-                    return self.submit(fd.0, token, datagram(&bytes));
-                };
-                for piece in bytes.chunks(each) {
-                    self.submit(fd.0, token, datagram(piece));
-                }
-                return;
-            }
+            } => return self.send_datagrams(fd, links, *departure, token),
             Operation::Writable { fd } => (fd.0, Submission::Writable { fd: fd.0 }),
             Operation::Readable { fd } => (fd.0, Submission::Readable { fd: fd.0 }),
             // No other threads exist.
@@ -271,6 +252,27 @@ impl Sim {
             Operation::Cancel { target } => (-1, Submission::Cancel { target: target.pack() }),
         };
         self.submit(fd, token, submission);
+    }
+
+    /// A datagram, a train, or the datagrams of a train one by one.
+    fn send_datagrams(&self, fd: Fd, links: &Links, mut departure: Departure, token: Token) {
+        let ring = self.datagram_ring.as_ref().expect("buffers for datagrams");
+        let bytes: Vec<u8> = ring.slices(links).flatten().copied().collect();
+        let buffer = ring.buffers(links).next();
+        let each = departure.apart();
+        departure.segment = departure.segment.filter(|_| !departure.apart);
+        let datagram = |bytes: &[u8]| Submission::SendDatagram {
+            fd: fd.0,
+            bytes: bytes.to_vec(),
+            buffer,
+            departure,
+        };
+        let Some(each) = each else {
+            return self.submit(fd.0, token, datagram(&bytes));
+        };
+        for piece in bytes.chunks(each) {
+            self.submit(fd.0, token, datagram(piece));
+        }
     }
 
     fn submit(&self, fd: i32, token: Token, submission: Submission) {
