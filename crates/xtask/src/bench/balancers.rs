@@ -1,7 +1,7 @@
 //! The balancers that are compared: how each is configured and started, and when it is ready.
 //!
-//! All get the same four listeners of TCP, those that can one of UDP, one backend each, one worker on one core, and buffers of 64 KiB where they have
-//! the choice. Ringway alone checks its backends' health every second and has its metrics read, so that its figures hold
+//! All get the same four listeners of TCP, those that can one of UDP, one backend each, one worker on one core, and
+//! buffers of 64 KiB where they have the choice. Ringway alone checks its backends' health every second and has its metrics read, so that its figures hold
 //! for how it is run. A balancer must never be started with anything its own manual would not recommend for this.
 
 use super::guard::Child;
@@ -22,6 +22,8 @@ pub(super) enum Balancer {
     Ringway,
     Haproxy,
     Nginx,
+    /// Compared where it is installed, and for UDP only.
+    Sozu,
     /// The plainest relay on tokio-uring.
     Naive,
     /// No balancer: load and backend alone.
@@ -29,7 +31,24 @@ pub(super) enum Balancer {
 }
 
 impl Balancer {
-    pub(super) const ALL: [Self; 5] = [Self::Ringway, Self::Haproxy, Self::Nginx, Self::Naive, Self::Direct];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Ringway,
+        Self::Haproxy,
+        Self::Nginx,
+        Self::Sozu,
+        Self::Naive,
+        Self::Direct,
+    ];
+
+    /// Whether a run is complete without it.
+    pub(super) const fn is_optional(self) -> bool {
+        matches!(self, Self::Sozu)
+    }
+
+    /// Whether it can be started here; of those that are not optional this is found out when they are.
+    pub(super) fn is_there(self) -> bool {
+        !self.is_optional() || tools::find(self.option()).is_some()
+    }
 
     /// In options and in the JSON.
     pub(super) const fn option(self) -> &'static str {
@@ -37,6 +56,7 @@ impl Balancer {
             Self::Ringway => "ringway",
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
+            Self::Sozu => "sozu",
             Self::Naive => "naive",
             Self::Direct => "direct",
         }
@@ -48,6 +68,7 @@ impl Balancer {
             Self::Ringway => "Ringway",
             Self::Haproxy => "HAProxy",
             Self::Nginx => "nginx",
+            Self::Sozu => "Sōzu",
             Self::Naive => "naive tokio-uring",
             Self::Direct => "direct",
         }
@@ -136,6 +157,7 @@ impl Plan {
             )?,
             Balancer::Haproxy => haproxy(directory, &services, &targets)?,
             Balancer::Nginx => nginx(directory, &services, &targets)?,
+            Balancer::Sozu => sozu(directory, &services, &targets)?,
             _ => naive(programs, &services, &targets),
         };
         let variant = if self.session_log.is_some() { "-logging" } else { "" };
@@ -252,6 +274,32 @@ fn nginx(directory: &Path, services: &Services, targets: &Services) -> Result<Co
         .arg(directory.join("nginx-error.log"))
         .arg("-c")
         .arg(file);
+    Ok(command)
+}
+
+/// Its buffers are sized by what it takes for a datagram, 1,500 bytes by default.
+fn sozu(directory: &Path, services: &Services, targets: &Services) -> Result<Command, String> {
+    let mut text = format!(
+        "command_socket = \"{0}/sozu.sock\"\npid_file_path = \"{0}/sozu.pid\"\nlog_level = \"error\"\n\
+         log_target = \"stdout\"\nworker_count = 1\nworker_automatic_restart = false\nactivate_listeners = true\n\
+         buffer_size = 65536\n",
+        directory.display()
+    );
+    let pairs = services.named().into_iter().zip(targets.named());
+    let pairs = pairs.map(|((name, address), (_, target))| ("tcp", name, address, target));
+    let pairs: Vec<_> = pairs.chain([("udp", "udp", services.udp, targets.udp)]).collect();
+    for (protocol, _, address, _) in &pairs {
+        text += &format!("[[listeners]]\nprotocol = \"{protocol}\"\naddress = \"{address}\"\n");
+    }
+    for (protocol, name, address, target) in &pairs {
+        text += &format!(
+            "[clusters.{name}]\nprotocol = \"{protocol}\"\nfrontends = [{{ address = \"{address}\" }}]\nbackends = [{{ \
+             address = \"{target}\" }}]\n"
+        );
+    }
+    let file = write(directory, "sozu.toml", &text)?;
+    let mut command = program("sozu")?;
+    command.args(["start", "--config"]).arg(file);
     Ok(command)
 }
 

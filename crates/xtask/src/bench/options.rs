@@ -9,7 +9,7 @@ usage: cargo xtask bench [--quick] [--rounds N] [--only LIST] [--balancers LIST]
   --quick            one short round, within two minutes; written as quick.* instead of latest.*
   --rounds N         alternating rounds, 5 by default
   --only LIST        of short,log,udp,small1,small64,bulk,idle
-  --balancers LIST   of ringway,haproxy,nginx,naive,direct
+  --balancers LIST   of ringway,haproxy,nginx,sozu,naive,direct; sozu only for UDP, and if it is installed
   --out DIR          instead of bench/results
 A run with --only, --balancers or --rounds is written as partial.*; only a complete one updates README.md.";
 
@@ -35,7 +35,7 @@ impl Options {
             quick: false,
             rounds: 0,
             metrics: Metric::ALL.to_vec(),
-            balancers: Balancer::ALL.to_vec(),
+            balancers: Balancer::ALL.into_iter().filter(|it| it.is_there()).collect(),
             out: None,
             arguments: arguments.to_vec(),
         };
@@ -63,7 +63,9 @@ impl Options {
         !self.quick
             && self.rounds >= ROUNDS
             && self.metrics.len() == Metric::ALL.len()
-            && self.balancers.len() == Balancer::ALL.len()
+            && Balancer::ALL
+                .iter()
+                .all(|it| it.is_optional() || self.balancers.contains(it))
     }
 
     /// The name of the files without extension.
@@ -114,7 +116,7 @@ fn parse_balancers(list: &str) -> Result<Vec<Balancer>, String> {
     let known = |name: &str| Balancer::ALL.iter().any(|balancer| balancer.option() == name);
     if let Some(unknown) = names.iter().find(|name| !known(name)) {
         return Err(format!(
-            "--balancers does not know {unknown:?}; it takes ringway,haproxy,nginx,naive,direct"
+            "--balancers does not know {unknown:?}; it takes ringway,haproxy,nginx,sozu,naive,direct"
         ));
     }
     Ok(Balancer::ALL

@@ -208,6 +208,7 @@ const fn colour(balancer: Balancer) -> &'static str {
         Balancer::Ringway => "#0f766e",
         Balancer::Haproxy => "#94a3b8",
         Balancer::Nginx => "#94a3b8",
+        Balancer::Sozu => "#a78bfa",
         Balancer::Naive => "#cbd5e1",
         Balancer::Direct => "#e2e8f0",
     }

@@ -46,9 +46,12 @@ impl Metric {
             Self::SessionLog => matches!(balancer, Balancer::Ringway),
             // The others have no UDP.
             Self::Udp | Self::UdpTrain => {
-                matches!(balancer, Balancer::Ringway | Balancer::Nginx | Balancer::Direct)
+                matches!(
+                    balancer,
+                    Balancer::Ringway | Balancer::Nginx | Balancer::Sozu | Balancer::Direct
+                )
             }
-            _ => true,
+            _ => !matches!(balancer, Balancer::Sozu),
         }
     }
 
