@@ -291,9 +291,10 @@ fn sozu(directory: &Path, services: &Services, targets: &Services) -> Result<Com
     for (protocol, _, address, _) in &pairs {
         text += &format!("[[listeners]]\nprotocol = \"{protocol}\"\naddress = \"{address}\"\n");
     }
-    for (protocol, name, address, target) in &pairs {
+    for (_, name, address, target) in &pairs {
+        // Its listener makes a cluster one of UDP.
         text += &format!(
-            "[clusters.{name}]\nprotocol = \"{protocol}\"\nfrontends = [{{ address = \"{address}\" }}]\nbackends = [{{ \
+            "[clusters.{name}]\nprotocol = \"tcp\"\nfrontends = [{{ address = \"{address}\" }}]\nbackends = [{{ \
              address = \"{target}\" }}]\n"
         );
     }
