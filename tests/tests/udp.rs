@@ -372,3 +372,30 @@ fn our_own_addresses_get_no_session() {
     assert_eq!(ringway.count("ringway_udp_sessions", &[]), 0);
     ringway.finish();
 }
+
+/// Binds to every address of both families: an answer comes from the address that was asked, or a connected client would
+/// not take it.
+#[test]
+fn answers_come_from_the_address_that_was_asked() {
+    let _turn = Turn::start("answers_come_from_the_address_that_was_asked", SOON * 6);
+    let servers = [Server::start_at(b'4', "127.0.0.1"), Server::start_at(b'6', "::1")];
+    let port = free_udp().port();
+    let setup = Setup::verbatim(&format!(
+        "listeners:\n  all: {{ bind: [\"0.0.0.0:{port}\", \"[::]:{port}\"], protocol: udp, pool: all, session_timeout: 1s, \
+         unanswered_timeout: 1s }}\npools:\n  all: {{ backends: [\"{}\", \"{}\"] }}\n",
+        servers[0].address, servers[1].address
+    ));
+    let ringway = Ringway::start(&setup);
+    for ip in ["127.0.0.9", "127.0.0.1", "::1", "127.0.0.200"] {
+        let any = if ip.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
+        let socket = UdpSocket::bind(any).expect("a free port");
+        socket.set_read_timeout(Some(SOON)).expect("SO_RCVTIMEO");
+        socket.connect((ip, port)).expect("connect");
+        for question in [&b"hello"[..], b"again"] {
+            let answer = ask(&socket, question).unwrap_or_else(|error| panic!("{ip}: {error}"));
+            assert_eq!(&answer[1..], question, "{ip}");
+        }
+    }
+    assert!(servers.iter().all(|server| server.served() > 0), "{servers:?}");
+    ringway.finish();
+}

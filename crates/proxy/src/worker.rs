@@ -16,7 +16,7 @@ use ringway_core::stats::WorkerStats;
 use ringway_runtime::socket::{self, ListenError};
 use ringway_runtime::{
     BufferOptions, Capabilities, DatagramOptions, ListenOptions, Remote, Runtime, bind_datagrams,
-    probe_datagram_address_free, thread as cpu,
+    probe_datagram_address_free, receive_buffer, thread as cpu,
 };
 use std::fmt;
 use std::hash::RandomState;
@@ -170,6 +170,16 @@ fn bind_udp(
         let (socket, bound) = bind_datagrams(address, &options)?;
         sockets.push(socket);
         address = bound;
+    }
+    if let Some(granted) = sockets.first().and_then(receive_buffer)
+        && granted < options.receive_buffer
+    {
+        tracing::warn!(
+            listener = &*listener.name,
+            address = %address,
+            "receive_buffer is {granted} bytes instead of {}: raise net.core.rmem_max, or grant CAP_NET_ADMIN",
+            options.receive_buffer
+        );
     }
     Ok((sockets, Address::Inet(address)))
 }

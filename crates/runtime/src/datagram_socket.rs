@@ -41,6 +41,13 @@ pub fn bind_datagrams(address: SocketAddr, options: &DatagramOptions) -> Result<
     Ok((socket.into(), bound))
 }
 
+/// What the kernel keeps for a socket until it is taken, bytes of its own accounting: less than was asked for where
+/// net.core.rmem_max is less and this process may not exceed it. `None`: it does not say.
+pub fn receive_buffer(socket: &OwnedFd) -> Option<u32> {
+    let bytes = socket2::SockRef::from(socket).recv_buffer_size().ok()?;
+    u32::try_from(bytes).ok()
+}
+
 /// A socket that is connected: it hears of its peer only, and of ICMP errors that concern it. `calls` counts system calls.
 pub(crate) fn connect_datagrams(
     to: SocketAddr,
