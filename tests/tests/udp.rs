@@ -332,7 +332,7 @@ fn neighbours() -> (u16, [UdpSocket; 2]) {
 fn a_range_of_ports_keeps_the_port() {
     let _turn = Turn::start("a_range_of_ports_keeps_the_port", SOON * 6);
     let (port, [first, second]) = neighbours();
-    let _servers = [Server::start_on(b'1', first), Server::start_on(b'2', second)];
+    let mut servers = vec![Server::start_on(b'1', first), Server::start_on(b'2', second)];
     let setup = Setup::verbatim(&format!(
         "listeners:\n  range: {{ bind: \"127.0.0.1:{port}-{}\", protocol: udp, pool: range, keep_port: true, \
          session_timeout: 1s, unanswered_timeout: 1s }}\npools:\n  range: {{ backends: [\"127.0.0.2:9\"] }}\n",
@@ -398,4 +398,36 @@ fn answers_come_from_the_address_that_was_asked() {
     }
     assert!(servers.iter().all(|server| server.served() > 0), "{servers:?}");
     ringway.finish();
+}
+
+/// With one socket less the kernel would send clients' datagrams to other workers than before.
+#[test]
+fn sessions_of_all_workers_go_on_while_it_stops() {
+    let _turn = Turn::start("sessions_of_all_workers_go_on_while_it_stops", SOON * 6);
+    let server = Server::start(b'a');
+    let front = free_udp();
+    let setup = Setup::new()
+        .top("workers", "4")
+        .top("drain_timeout", "20s")
+        .udp_listener("front", &front, "pool")
+        .listener_key("session_timeout", "1s")
+        .listener_key("unanswered_timeout", "1s")
+        .pool("pool", "round_robin", &[&server.as_address()]);
+    let mut ringway = Ringway::start(&setup);
+    // Few enough that some workers have none, and end at once if they may.
+    let clients: Vec<UdpSocket> = (0..3).map(|_| client(inet(&front))).collect();
+    for client in &clients {
+        ask(client, b"hello").expect("an answer");
+    }
+    ringway.process.signal(Signal::SIGTERM);
+    wait_for(SOON, || (!ringway.is_ready()).then_some(())).expect("it stops");
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        for client in &clients {
+            ask(client, b"again").expect("an answer while it drains");
+        }
+    }
+    drop(clients);
+    let status = ringway.wait(SOON).expect("it ends when the last session is over");
+    assert_eq!(status.code(), Some(0));
 }

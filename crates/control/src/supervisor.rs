@@ -56,7 +56,11 @@ pub fn run(model: Model, sources: Vec<String>, logs: &Logs) -> Result<(), RunErr
         limits::check(&model, u32::try_from(workers).unwrap_or(u32::MAX), granted).map_err(RunError::Limits)?;
     let ports = bind(&model, workers)?;
     let caps = limits::caps(&model, &limits, granted);
-    let gates = Arc::new(Gates::new(limits.for_clients, caps.iter().copied()));
+    let gates = Arc::new(Gates::new(
+        limits.for_clients,
+        granted.ports_for_sessions(),
+        caps.iter().copied(),
+    ));
     let registry = Arc::new(Registry::default());
     let session_log = start_session_log(&model, logs)?;
     let (events, heard) = mpsc::channel(EVENTS_MAX);

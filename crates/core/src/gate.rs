@@ -40,6 +40,8 @@ pub struct Cap {
     pub max: u32,
     /// What each takes of what the process has.
     pub descriptors: u32,
+    /// Whether each takes one of the local ports that all share.
+    pub shares_ports: bool,
 }
 
 /// The caps of the process and of each listener; shared by all workers.
@@ -47,19 +49,23 @@ pub struct Cap {
 pub struct Gates {
     /// Of descriptors.
     process: Gate,
-    listeners: Box<[(Gate, u32)]>,
+    /// Local ports of UDP.
+    ports: Gate,
+    listeners: Box<[(Gate, Cap)]>,
 }
 
 impl Gates {
-    /// `descriptors` are what the process has for clients; `listeners` are the caps of the listeners in the model's order.
-    pub fn new(descriptors: u32, listeners: impl IntoIterator<Item = Cap>) -> Self {
+    /// `descriptors` and `ports` are what the process has for clients; `listeners` are the caps of the listeners in the
+    /// model's order.
+    pub fn new(descriptors: u32, ports: u32, listeners: impl IntoIterator<Item = Cap>) -> Self {
         let gate = |max| Gate {
             open: AtomicU32::new(0),
             max,
         };
-        let listener = |cap: Cap| (gate(cap.max), cap.descriptors);
+        let listener = |cap: Cap| (gate(cap.max), cap);
         Self {
             process: gate(descriptors),
+            ports: gate(ports),
             listeners: listeners.into_iter().map(listener).collect(),
         }
     }
@@ -69,21 +75,33 @@ impl Gates {
         self.listeners[listener].0.max
     }
 
-    /// Connections or sessions that this listener could still open now.
-    pub fn free(&self, listener: usize) -> u32 {
-        let (own, each) = &self.listeners[listener];
-        let of_process = self.process.free(self.process.open.load(Ordering::Acquire)) / each.max(&1);
-        own.free(own.open.load(Ordering::Acquire)).min(of_process)
+    /// Connections or sessions of this listener that are open now.
+    pub fn open(&self, listener: usize) -> u32 {
+        self.listeners[listener].0.open.load(Ordering::Acquire)
     }
 
-    /// Admits one connection or session of a listener, if both caps allow it.
+    /// Connections or sessions that this listener could still open now.
+    pub fn free(&self, listener: usize) -> u32 {
+        let free = |gate: &Gate| gate.free(gate.open.load(Ordering::Acquire));
+        let (own, cap) = &self.listeners[listener];
+        let of_process = free(&self.process) / cap.descriptors.max(1);
+        let ports = if cap.shares_ports { free(&self.ports) } else { u32::MAX };
+        free(own).min(of_process).min(ports)
+    }
+
+    /// Admits one connection or session of a listener, if all caps allow it.
     pub fn admit(self: &Arc<Self>, listener: usize) -> Option<Permit> {
-        let (own, each) = &self.listeners[listener];
+        let (own, cap) = &self.listeners[listener];
         // The listener's first: a full listener must not take room from the others, not even for a moment.
         if !own.take(1) {
             return None;
         }
-        if !self.process.take(*each) {
+        if !self.process.take(cap.descriptors) {
+            own.give_back(1);
+            return None;
+        }
+        if cap.shares_ports && !self.ports.take(1) {
+            self.process.give_back(cap.descriptors);
             own.give_back(1);
             return None;
         }
@@ -103,8 +121,11 @@ pub struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let (own, each) = &self.gates.listeners[self.listener as usize];
+        let (own, cap) = &self.gates.listeners[self.listener as usize];
         own.give_back(1);
-        self.gates.process.give_back(*each);
+        self.gates.process.give_back(cap.descriptors);
+        if cap.shares_ports {
+            self.gates.ports.give_back(1);
+        }
     }
 }

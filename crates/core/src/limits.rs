@@ -16,6 +16,10 @@ pub const DESCRIPTORS_PER_SESSION: u64 = 1;
 /// Sessions of a UDP listener that says no number of its own, at most.
 pub const SESSIONS_DEFAULT_MAX: u32 = 65_536;
 
+/// Local ports that are kept from UDP sessions: for probes over UDP and look-ups of names, and because the kernel's search
+/// for a free one gets slow when there are few.
+pub const RESERVE_PORTS: u32 = 1_024;
+
 /// Descriptors that the process keeps for itself whatever is configured: the three standard streams; of the control
 /// plane its epoll instance, wake-up, signal pipe and their duplicates (8); configuration and log files while they
 /// are open (4).
@@ -142,6 +146,8 @@ pub enum Of {
     Sessions {
         /// Local ports for all of them.
         ports: u32,
+        /// Those are the ports of all other listeners of UDP as well.
+        is_shared: bool,
     },
 }
 
@@ -170,9 +176,11 @@ impl Demand {
             Protocol::Tcp => Of::Connections,
             Protocol::Udp => {
                 // Each source address has ports of its own.
-                let sources = model.pools[listener.pool.0].source.len().max(1);
+                let sources = model.pools[listener.pool.0].source.len();
+                let each = u32::try_from(sources.max(1)).unwrap_or(u32::MAX);
                 Of::Sessions {
-                    ports: ports.saturating_mul(u32::try_from(sources).unwrap_or(u32::MAX)),
+                    ports: ports.saturating_mul(each),
+                    is_shared: sources == 0,
                 }
             }
         };
@@ -185,7 +193,7 @@ impl Demand {
     fn check(self, workers: u32) -> Result<(), LimitError> {
         match (self.of, self.max) {
             (Of::Sessions { .. }, Some(max)) if max < workers => Err(LimitError::FewerThanWorkers { max, workers }),
-            (Of::Sessions { ports }, Some(max)) if max > ports => Err(LimitError::TooFewPorts { max, ports }),
+            (Of::Sessions { ports, .. }, Some(max)) if max > ports => Err(LimitError::TooFewPorts { max, ports }),
             _ => Ok(()),
         }
     }
@@ -194,7 +202,7 @@ impl Demand {
     fn cap(self, limits: &ProcessLimits) -> u32 {
         let most = match self.of {
             Of::Connections => limits.connections_max,
-            Of::Sessions { ports } => SESSIONS_DEFAULT_MAX.min(ports).min(limits.for_clients),
+            Of::Sessions { ports, .. } => SESSIONS_DEFAULT_MAX.min(ports).min(limits.for_clients),
         };
         self.max.unwrap_or(most)
     }
@@ -263,6 +271,19 @@ pub struct Granted {
     pub ports: u32,
 }
 
+impl Granted {
+    /// Local ports for UDP sessions.
+    pub const fn ports_for_sessions(&self) -> u32 {
+        // Of a narrow range half.
+        let reserve = if self.ports / 2 < RESERVE_PORTS {
+            self.ports / 2
+        } else {
+            RESERVE_PORTS
+        };
+        self.ports - reserve
+    }
+}
+
 fn demands(model: &Model, ports: u32) -> impl Iterator<Item = Demand> + '_ {
     let demand = move |listener| Demand::new(model, listener, ports);
     model.listeners.iter().map(demand)
@@ -273,7 +294,7 @@ fn demands(model: &Model, ports: u32) -> impl Iterator<Item = Demand> + '_ {
 /// # Errors
 /// What does not fit.
 pub fn check(model: &Model, workers: u32, granted: Granted) -> Result<ProcessLimits, LimitError> {
-    Reserve::of(model, workers).check(demands(model, granted.ports), granted.descriptors)
+    Reserve::of(model, workers).check(demands(model, granted.ports_for_sessions()), granted.descriptors)
 }
 
 /// The most that each listener may have at the same time; parallel to `Model::listeners`.
@@ -281,8 +302,9 @@ pub fn caps(model: &Model, limits: &ProcessLimits, granted: Granted) -> Vec<Cap>
     let cap = |demand: Demand| Cap {
         max: demand.cap(limits),
         descriptors: demand.of.descriptors() as u32,
+        shares_ports: matches!(demand.of, Of::Sessions { is_shared: true, .. }),
     };
-    demands(model, granted.ports).map(cap).collect()
+    demands(model, granted.ports_for_sessions()).map(cap).collect()
 }
 
 /// The limits under which the process runs.
@@ -400,7 +422,7 @@ impl fmt::Display for LimitError {
             ),
             Self::TooFewPorts { max, ports } => write!(
                 f,
-                "max_sessions is {max}, but each session takes a local port, and there are {ports}: widen \
+                "max_sessions is {max}, but each session takes a local port, and there are {ports} for them: widen \
                  net.ipv4.ip_local_port_range, add addresses to the pool's source, or lower max_sessions to {ports}"
             ),
         }

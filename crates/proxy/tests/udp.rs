@@ -84,8 +84,9 @@ impl World {
         let cap = Cap {
             max: u32::MAX,
             descriptors: 1,
+            shares_ports: false,
         };
-        let gates = Arc::new(Gates::new(random.between(2, 12) as u32, [cap]));
+        let gates = Arc::new(Gates::new(random.between(2, 12) as u32, 0, [cap]));
         let runtime = Runtime::simulated(network.driver_for_datagrams(TIGHT, 16));
         let handle = runtime.handle().clone();
         let (stats, orders) = (Arc::new(WorkerStats::new(1)), Arc::new(Orders::default()));

@@ -7,7 +7,7 @@ use crate::datagram::{DatagramOptions, UDP_GRO};
 use crate::socket::{ListenError, errno_of, failed};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Finds out whether another process (or an earlier listener of this one) holds an address, although SO_REUSEPORT would let
@@ -17,6 +17,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 /// EADDRINUSE, and whatever else binding would meet.
 pub fn probe_datagram_address_free(address: SocketAddr) -> Result<(), ListenError> {
     bound(address, false).map(|_| ())
+}
+
+/// Whether an address is one of this machine's: whether it can be bound to. Opens a socket, so for rare questions.
+pub fn is_own_address(address: IpAddr) -> bool {
+    bound(SocketAddr::new(address, 0), false).is_ok()
 }
 
 /// Binds a datagram socket; several workers may bind the same address (SO_REUSEPORT), and the kernel sends a client's
@@ -147,6 +152,18 @@ mod tests {
         assert_eq!(address, again);
         let error = probe_datagram_address_free(address).expect_err("somebody is bound there");
         assert_eq!(error.errno, Errno(98), "EADDRINUSE");
+    }
+
+    #[test]
+    fn addresses_of_this_machine_are_told_from_others() {
+        for (text, is_ours) in [
+            ("127.0.0.1", true),
+            ("127.1.2.3", true),
+            ("::1", true),
+            ("192.0.2.1", false),
+        ] {
+            assert_eq!(is_own_address(text.parse().expect("an address")), is_ours, "{text}");
+        }
     }
 
     #[test]

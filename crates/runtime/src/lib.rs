@@ -38,7 +38,7 @@ pub use crate::address::Address;
 pub use crate::buffer_ring::{BUFFER_BYTES_MAX, BUFFERS_MAX, BUFFERS_MIN, BufferOptions, Leases};
 pub use crate::capabilities::{Capabilities, Unavailable};
 pub use crate::datagram::{Arrived, DatagramOptions, Departure, Event};
-pub use crate::datagram_socket::{bind_datagrams, probe_datagram_address_free, receive_buffer};
+pub use crate::datagram_socket::{bind_datagrams, is_own_address, probe_datagram_address_free, receive_buffer};
 pub use crate::datagrams::{DatagramSocket, Datagrams, TRAIN_MAX};
 pub use crate::errno::Errno;
 pub use crate::ops::{Accept, Connect, Listener, Once, Pipe, Receive, Send, SendOutcome, Stream, Unsent};

@@ -62,6 +62,25 @@ pub(super) fn check(listener: &raw::Listener, pool: Option<&raw::Pool>, workers:
         sockets(listener, pool, problems);
         timeouts(udp, problems);
         share(udp, workers, problems);
+        room(udp, pool, problems);
+    }
+}
+
+/// Where each datagram is balanced by itself, each would need room of its own, also those of sessions that are there.
+fn room(udp: &raw::Udp, pool: Option<&raw::Pool>, problems: &mut Problems) {
+    let (Some(key), Affinity::None) = (written(&udp.affinity), udp.affinity.or(Affinity::Session)) else {
+        return;
+    };
+    let backends = || pool.iter().flat_map(|pool| pool.backends());
+    if let Some(at) = backends().find_map(|backend| written(&backend.max_connections)) {
+        let help = "remove max_connections, or use affinity: session";
+        let note = (at, "this backend has a limit");
+        problems.error_with_note(
+            key,
+            "affinity: none does not go with max_connections of backends",
+            help,
+            note,
+        );
     }
 }
 

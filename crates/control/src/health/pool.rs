@@ -411,7 +411,8 @@ impl KeptPool {
         for member in self.health.members().filter(|member| member.membership.backup) {
             if self.on_backups {
                 member.state.orders.withdraw_close(reason);
-            } else {
+            } else if member.is_usable() {
+                // Of one that is down sessions are ordered away at once, which this would put off.
                 member.state.orders.close_before(moment, reason);
             }
         }

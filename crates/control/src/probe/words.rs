@@ -58,9 +58,14 @@ pub(super) fn fault(error: &io::Error, when: &str) -> ProbeError {
     };
     match errno {
         // EAGAIN of connect(2): no port or route is left. A UNIX socket whose queue is full never comes here.
-        Errno::EMFILE | Errno::ENFILE | Errno::EADDRNOTAVAIL | Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN => {
-            ProbeError::Local(format!("{}{when}", lower(errno)))
-        }
+        // EADDRINUSE of bind(2) to port 0: the same for UDP.
+        Errno::EMFILE
+        | Errno::ENFILE
+        | Errno::EADDRNOTAVAIL
+        | Errno::EADDRINUSE
+        | Errno::ENOBUFS
+        | Errno::ENOMEM
+        | Errno::EAGAIN => ProbeError::Local(format!("{}{when}", lower(errno))),
         Errno::ECONNRESET | Errno::EPIPE | Errno::ECONNABORTED => {
             ProbeError::Failed(format!("reset by the backend{when}"))
         }

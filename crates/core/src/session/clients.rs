@@ -4,7 +4,7 @@ use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// Parts of the table, so that workers seldom meet. A power of two.
@@ -51,9 +51,9 @@ pub struct Clients<S> {
     shards: Box<[Mutex<Shard>]>,
 }
 
-type Shard = HashMap<IpAddr, Weak<Shared>>;
+type Shard = HashMap<IpAddr, Arc<Shared>>;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     sessions: AtomicU32,
     /// When the next datagram would be on time, nanoseconds of the workers' clock.
@@ -82,34 +82,36 @@ impl<S: BuildHasher> Clients<S> {
     ///
     /// # Errors
     /// It has as many as it may.
-    pub fn open(&self, address: IpAddr) -> Result<Client, TooMany> {
+    pub fn open(&self, address: IpAddr, now: Duration) -> Result<Client, TooMany> {
         let address = network(address);
         let shard = self.hasher.hash_one(address) as usize % SHARDS;
         let mut known = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
-        let shared = known.get(&address).and_then(Weak::upgrade).unwrap_or_else(|| {
-            // Who left is forgotten when room would have to be made, not one by one.
-            if known.len() == known.capacity() {
-                known.retain(|_, client| client.strong_count() > 0);
-            }
-            let shared = Arc::new(Shared {
-                sessions: AtomicU32::new(0),
-                due: AtomicU64::new(0),
-            });
-            known.insert(address, Arc::downgrade(&shared));
-            shared
-        });
-        drop(known);
+        // Who left is forgotten when room would have to be made, not one by one; and not before its rate allows again what
+        // a newcomer may: sessions of one question each would have no bound.
+        if known.len() == known.capacity() && !known.contains_key(&address) {
+            let now = nanos(now);
+            let stays = |client: &Shared| {
+                client.sessions.load(Ordering::Acquire) > 0 || client.due.load(Ordering::Acquire) > now
+            };
+            known.retain(|_, client| stays(client));
+        }
+        let shared = known.entry(address).or_default();
         let most = self.limits.sessions.unwrap_or(u32::MAX);
         let more = |open| (open < most).then(|| open + 1);
+        // Counted while nobody can forget it.
         shared
             .sessions
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
             .map_err(|_| TooMany)?;
         Ok(Client {
-            shared,
+            shared: shared.clone(),
             limits: self.limits,
         })
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn network(address: IpAddr) -> IpAddr {
@@ -135,7 +137,6 @@ impl Client {
         let Some(interval) = self.limits.interval else {
             return true;
         };
-        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let (now, interval) = (nanos(now), nanos(interval).max(1));
         let ahead = interval.saturating_mul(u64::from(self.limits.burst.max(1) - 1));
         let next = |due: u64| {

@@ -1,6 +1,7 @@
 //! The sessions of one listener of one worker.
 
 use super::wheel::{Links, Slots, Wheel};
+use crate::reason::EndReason;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
 use std::hash::BuildHasher;
@@ -239,6 +240,22 @@ impl<T, S: BuildHasher> Table<T, S> {
         }
     }
 
+    /// What a session will be called after [`Self::renew`].
+    pub fn renewed(&self, id: Id) -> Id {
+        Id {
+            generation: id.generation.wrapping_add(1),
+            ..id
+        }
+    }
+
+    /// Gives a session another name: what still comes under the old one, of a socket that it has no more, means nothing.
+    pub fn renew(&mut self, id: Id) -> Option<Id> {
+        self.get(id)?;
+        let slot = &mut self.slots[id.slot as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        Some(self.id(id.slot))
+    }
+
     /// Opens a session. One that had the same key goes on for its answers only.
     pub fn open(&mut self, key: Key, state: T, now: Duration) -> Id {
         let entry = Entry {
@@ -314,18 +331,28 @@ impl<T, S: BuildHasher> Table<T, S> {
         Some(Closed { id, entry })
     }
 
-    /// Ends the next session whose time is over by `now`; `None`: no more for now. At most a tick late.
-    pub fn expire(&mut self, now: Duration) -> Option<Closed<T>> {
+    /// Ends the next session whose time is over by `now`, or that is `to_end` for another reason; `None`: no more for now.
+    /// At most a tick late; for the other reasons it is looked at about once in its timeout.
+    pub fn expire(
+        &mut self,
+        now: Duration,
+        to_end: impl Fn(&Entry<T>) -> Option<EndReason>,
+    ) -> Option<(Closed<T>, EndReason)> {
         while let Some(slot) = self.wheel.pop(&mut self.slots, now) {
             let place = &self.slots[slot as usize];
             let Some(entry) = &place.entry else { continue };
             let over = entry.last + self.rules.timeout(entry.is_answered());
-            if over > now {
+            let reason = if over > now {
+                to_end(entry)
+            } else {
+                Some(EndReason::SessionTimeout)
+            };
+            let Some(reason) = reason else {
                 self.wheel.insert(&mut self.slots, slot, over);
                 continue;
-            }
+            };
             let id = self.id(slot);
-            return self.close(id);
+            return self.close(id).map(|closed| (closed, reason));
         }
         None
     }

@@ -1,4 +1,4 @@
-use crate::limits::{Demand, LimitError, Of, ProcessLimits, Reserve};
+use crate::limits::{Demand, Granted, LimitError, Of, ProcessLimits, Reserve};
 use proptest::prelude::*;
 
 const fn connections(max: Option<u32>) -> Demand {
@@ -10,7 +10,7 @@ const fn connections(max: Option<u32>) -> Demand {
 
 const fn sessions(max: Option<u32>, ports: u32) -> Demand {
     Demand {
-        of: Of::Sessions { ports },
+        of: Of::Sessions { ports, is_shared: true },
         max,
     }
 }
@@ -226,10 +226,23 @@ fn sessions_take_one_descriptor_and_a_port() {
         ),
         (
             &[sessions(Some(600), 500)],
-            "max_sessions is 600, but each session takes a local port, and there are 500: widen \
+            "max_sessions is 600, but each session takes a local port, and there are 500 for them: widen \
              net.ipv4.ip_local_port_range, add addresses to the pool's source, or lower max_sessions to 500",
         ),
     ] {
         assert_eq!(check(demands).expect_err("it does not fit").to_string(), expected);
     }
+}
+
+#[test]
+fn sessions_leave_ports_to_others() {
+    let ports = |ports| {
+        let granted = Granted { descriptors: 0, ports };
+        granted.ports_for_sessions()
+    };
+    // The usual range, one port, and none.
+    assert_eq!(
+        [ports(28_232), ports(2_048), ports(100), ports(1), ports(0)],
+        [27_208, 1_024, 50, 1, 0]
+    );
 }

@@ -1,3 +1,4 @@
+use crate::reason::EndReason;
 use crate::session::{ClientLimits, Clients, Id, Key, Rules, Table, TooMany};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -17,6 +18,8 @@ const RULES: Rules = Rules {
 /// A sixteenth of the shorter timeout.
 const TICK: Duration = Duration::from_micros(312_500);
 
+const NOW: Duration = seconds(1_000);
+
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -30,7 +33,7 @@ fn table(rules: Rules) -> Table<u32, Hasher> {
 }
 
 fn expired<T>(table: &mut Table<T, Hasher>, now: Duration) -> Vec<Id> {
-    std::iter::from_fn(|| Some(table.expire(now)?.id)).collect()
+    std::iter::from_fn(|| Some(table.expire(now, |_| None)?.0.id)).collect()
 }
 
 #[test]
@@ -271,16 +274,20 @@ fn a_client_has_as_many_sessions_as_it_may_on_all_workers_together() {
     };
     let clients = Clients::new(limits, Hasher::default());
     let address = [192, 0, 2, 1].into();
-    let open = || (0..80).filter_map(|_| clients.open(address).ok()).collect::<Vec<_>>();
+    let open = || {
+        (0..80)
+            .filter_map(|_| clients.open(address, NOW).ok())
+            .collect::<Vec<_>>()
+    };
     let (one, other) = std::thread::scope(|scope| {
         let other = scope.spawn(open);
         (open(), other.join().expect("no panic"))
     });
     assert_eq!(one.len() + other.len(), 100);
-    assert_eq!(clients.open(address).err(), Some(TooMany));
-    assert!(clients.open([192, 0, 2, 2].into()).is_ok(), "another client");
+    assert_eq!(clients.open(address, NOW).err(), Some(TooMany));
+    assert!(clients.open([192, 0, 2, 2].into(), NOW).is_ok(), "another client");
     drop(one);
-    assert!(clients.open(address).is_ok());
+    assert!(clients.open(address, NOW).is_ok());
 }
 
 #[test]
@@ -291,8 +298,8 @@ fn a_rate_lets_a_burst_pass_and_then_one_each_interval() {
         sessions: None,
     };
     let clients = Clients::new(limits, Hasher::default());
-    let client = clients.open([192, 0, 2, 1].into()).expect("no bound");
-    let at = |microseconds| client.may_send(1, Duration::from_micros(microseconds));
+    let client = clients.open([192, 0, 2, 1].into(), NOW).expect("no bound");
+    let at = |microseconds| client.may_send(1, NOW + Duration::from_micros(microseconds));
     // Worked out by hand: three at once use up what was saved; each millisecond brings one.
     assert_eq!([at(0), at(0), at(0), at(0)], [true, true, true, false]);
     assert_eq!([at(999), at(1_000), at(1_001)], [false, true, false]);
@@ -302,16 +309,116 @@ fn a_rate_lets_a_burst_pass_and_then_one_each_interval() {
         [true, true, true, false]
     );
     // Of the same client's other sessions as well.
-    let other = clients.open([192, 0, 2, 1].into()).expect("no bound");
-    assert!(!other.may_send(1, Duration::from_micros(90_000)));
+    let other = clients.open([192, 0, 2, 1].into(), NOW).expect("no bound");
+    assert!(!other.may_send(1, NOW + Duration::from_micros(90_000)));
 }
 
 #[test]
 fn clients_that_left_are_forgotten() {
     let clients = Clients::new(ClientLimits::default(), Hasher::default());
     for n in 0..200_000_u32 {
-        drop(clients.open(std::net::Ipv4Addr::from_bits(n).into()));
+        drop(clients.open(std::net::Ipv4Addr::from_bits(n).into(), NOW));
     }
     // The table keeps some that left, but not many.
     assert!(clients.known() < 20_000, "{} are known", clients.known());
+}
+
+/// Sessions of one question each, as DNS has them, are bounded by the rate as well.
+#[test]
+fn a_rate_outlives_the_sessions_that_used_it_up() {
+    let limits = ClientLimits {
+        interval: Some(Duration::from_millis(100)),
+        burst: 2,
+        sessions: None,
+    };
+    let clients = Clients::new(limits, Hasher::default());
+    let passes = |at: Duration| {
+        let client = clients.open([192, 0, 2, 1].into(), at).expect("no bound");
+        client.may_send(1, at)
+    };
+    assert_eq!([passes(NOW), passes(NOW), passes(NOW)], [true, true, false]);
+    // Others come and leave meanwhile, so that room has to be made.
+    for n in 0..10_000_u32 {
+        drop(clients.open(std::net::Ipv4Addr::from_bits(n).into(), NOW));
+    }
+    assert!(!passes(NOW + Duration::from_millis(99)));
+    assert!(passes(NOW + Duration::from_millis(100)));
+}
+
+#[test]
+fn a_train_counts_as_its_datagrams() {
+    let limits = ClientLimits {
+        interval: Some(Duration::from_millis(1)),
+        burst: 1,
+        sessions: None,
+    };
+    let client = Clients::new(limits, Hasher::default())
+        .open([192, 0, 2, 1].into(), NOW)
+        .expect("no bound");
+    assert!(client.may_send(8, NOW));
+    assert!(!client.may_send(1, NOW + Duration::from_millis(7)));
+    assert!(client.may_send(1, NOW + Duration::from_millis(8)));
+
+    let rules = Rules {
+        responses: Some(1),
+        ..RULES
+    };
+    let mut table = table(rules);
+    let id = table.open(key(1), 1, seconds(100));
+    table.request(id, 3, seconds(100));
+    assert!(!table.response(id, 2, seconds(100)));
+    assert!(table.response(id, 1, seconds(100)));
+}
+
+/// One /64 is one client: a host has all of its addresses (RFC 4291, section 2.5.1).
+#[test]
+fn a_network_of_ipv6_is_one_client() {
+    let limits = ClientLimits {
+        sessions: Some(1),
+        ..ClientLimits::default()
+    };
+    let clients = Clients::new(limits, Hasher::default());
+    let open = |text: &str| clients.open(text.parse().expect("an address"), NOW);
+    let _first = open("2001:db8::1").expect("the first");
+    assert!(open("2001:db8::ffff:1").is_err(), "the same /64");
+    assert!(open("2001:db8:0:1::1").is_ok(), "another one");
+}
+
+#[test]
+fn a_session_that_moved_has_another_name_and_is_found_as_before() {
+    let mut table = table(RULES);
+    let first = table.open(key(1), 7, seconds(100));
+    let next = table.renewed(first);
+    assert_eq!(table.renew(first), Some(next));
+    assert!(table.get(first).is_none(), "what still comes for its old socket");
+    assert!(!table.response(first, 1, seconds(100)));
+    assert_eq!(table.find(&key(1)), Some(next));
+    assert_eq!(table.renew(first), None);
+    assert_eq!(
+        table.get(next).map(|entry| (entry.state, entry.responses)),
+        Some((7, 0))
+    );
+    assert_eq!(expired(&mut table, seconds(105) + TICK), [next]);
+}
+
+/// A session that only its backend sends in is not seen by those who pass requests on.
+#[test]
+fn a_session_may_end_for_another_reason_than_silence() {
+    let mut table = table(RULES);
+    let busy = table.open(key(1), 1, seconds(100));
+    for now in 100..400 {
+        assert!(!table.response(busy, 1, seconds(now)));
+        let old = |entry: &crate::session::Entry<u32>| {
+            (seconds(now) >= entry.opened + seconds(200)).then_some(EndReason::MaxLifetime)
+        };
+        if let Some((closed, reason)) = table.expire(seconds(now), old) {
+            assert_eq!((closed.id, reason), (busy, EndReason::MaxLifetime));
+            assert!(
+                (300..=360).contains(&now),
+                "at {now}: it is looked at once in its timeout"
+            );
+            return;
+        }
+    }
+    panic!("it lives for ever");
 }

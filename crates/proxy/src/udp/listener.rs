@@ -5,7 +5,7 @@
 //! `ringway_core::session` can decide.
 
 use super::Bound;
-use super::loss::Settled;
+use super::loss::{Settled, to_end};
 use super::open::{Newcomer, Request};
 use super::own::Own;
 use super::session::{Session, Upstream, datagrams, onward};
@@ -14,7 +14,7 @@ use crate::state::WorkerState;
 use ringway_core::health::Report;
 use ringway_core::model::{Listener, Pool};
 use ringway_core::reason::{DropReason, EndReason};
-use ringway_core::session::{Clients, Closed, Id, Key, Table};
+use ringway_core::session::{Clients, Closed, Entry, Id, Key, Table};
 use ringway_runtime::{Arrived, DatagramSocket, Datagrams, Departure, Errno, Event, Handle, Leases, Sleep, Time};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -28,6 +28,10 @@ use std::time::Duration;
 
 /// Arrivals of one poll; then other tasks have their turn.
 const ARRIVALS_MAX: usize = 1_024;
+/// Sessions that end in one poll because their time is over: each closes a socket.
+const EXPIRED_MAX: usize = 256;
+/// How often a worker without sessions looks, while it stops, whether others still have some.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One listener of one worker.
 pub(super) struct Relay {
@@ -164,26 +168,48 @@ impl Relay {
         if left == 0 || !self.newcomers.is_empty() {
             context.waker().wake_by_ref();
         }
-        while let Some(Closed { entry, .. }) = self.table.expire(now(&self.worker)) {
-            entry.state.end(EndReason::SessionTimeout);
+        if self.expire() {
+            context.waker().wake_by_ref();
         }
         if self.worker.orders.is_resetting() {
             self.close_all(EndReason::DrainDeadline);
         }
-        if self.worker.orders.is_stopping() && self.table.is_empty() {
+        // Not before the other workers' sessions are over: with one socket less at this address the kernel would send
+        // their clients' datagrams to other sockets than before (SO_REUSEPORT).
+        if self.worker.orders.is_stopping() && self.worker.gates.open(self.index) == 0 {
             return Poll::Ready(());
         }
         self.sleep(context);
         Poll::Pending
     }
 
+    /// Ends sessions whose time is over. `true`: there may be more.
+    fn expire(&mut self) -> bool {
+        let (worker, index) = (self.worker.clone(), self.index);
+        let model = &worker.snapshot.model;
+        let pool = &model.pools[model.listeners[index].pool.0];
+        let (time, moment) = (now(&worker), worker.moment());
+        for _ in 0..EXPIRED_MAX {
+            let to_end = |entry: &Entry<Session>| to_end(entry, pool, time, moment);
+            let Some((Closed { entry, .. }, reason)) = self.table.expire(time, to_end) else {
+                return false;
+            };
+            entry.state.end(reason);
+        }
+        true
+    }
+
     /// Has itself polled when the next session may be over.
     fn sleep(&mut self, context: &mut Context<'_>) {
-        let Some(deadline) = self.table.next_deadline() else {
+        let deadline = self.table.next_deadline();
+        let deadline = deadline.map(|at| Time::from_nanos(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX)));
+        // Nobody tells when the last session of another worker is over.
+        let look = || self.worker.handle.now() + LOOK_INTERVAL;
+        let waits = self.worker.orders.is_stopping() && self.table.is_empty();
+        let Some(deadline) = deadline.or_else(|| waits.then(look)) else {
             self.wake = None;
             return;
         };
-        let deadline = Time::from_nanos(u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX));
         if self.wake.as_ref().is_none_or(|(at, _)| *at != deadline) {
             self.wake = Some((deadline, self.worker.handle.sleep_until(deadline)));
         }
@@ -249,10 +275,10 @@ impl Relay {
     }
 
     /// Passes a client's datagram on in its session.
-    pub(super) fn forward(&mut self, id: Id, request: Request) {
+    pub(super) fn forward(&mut self, mut id: Id, request: Request) {
         let time = now(&self.worker);
         match self.settle(id, time) {
-            Settled::Here => {}
+            Settled::Here(settled) => id = settled,
             Settled::Nowhere(reason) => return self.drop_all(reason, request.count),
             Settled::Over(reason) => {
                 self.close(id, reason);
@@ -267,7 +293,7 @@ impl Relay {
         if session
             .client
             .as_ref()
-            .is_some_and(|client| !client.may_send(count, time))
+            .is_some_and(|client| !client.may_send(count, self.worker.moment()))
         {
             return self.drop_all(DropReason::Rate, count);
         }
@@ -282,7 +308,6 @@ impl Relay {
         let Some(entry) = self.table.get_mut(id) else {
             return self.drop_for(DropReason::Late);
         };
-        let first = entry.responses == 0;
         let client = entry.key.client();
         let session = &mut entry.state;
         let count = datagrams(arrived, leases.bytes());
@@ -291,8 +316,16 @@ impl Relay {
             socket: session.socket,
             departure: onward(arrived, session.apart, Some(client), session.ours),
         };
-        let backend = session.upstream.backend();
-        if first && backend.orders.take_watch() {
+        let upstream = &mut session.upstream;
+        (upstream.failed, upstream.answered) = (false, true);
+        if let Some(dropped) = arrived.dropped {
+            let more = dropped.wrapping_sub(upstream.dropped);
+            upstream.dropped = dropped;
+            let stats = &self.worker.stats.listeners[self.index];
+            stats.dropped[DropReason::ReceiveFull.index()].add(more.into());
+        }
+        let backend = upstream.backend();
+        if backend.orders.take_watch() {
             let pool = self.worker.snapshot.model.listeners[self.index].pool;
             self.worker.observer.met(pool, backend, Report::Answered);
         }

@@ -1,23 +1,57 @@
 //! What a session does when its backend is not to be used any more.
 
 use super::listener::Relay;
-use super::session::Upstream;
+use super::session::{Session, Upstream};
 use ringway_core::balance::Tried;
 use ringway_core::health::Report;
+use ringway_core::model::{OnBackendDown, Pool};
 use ringway_core::reason::{DropReason, EndReason};
 use ringway_core::session::policy::{Cause, Next, next};
-use ringway_core::session::{Id, spread};
+use ringway_core::session::{Entry, Id, spread};
 use ringway_runtime::Errno;
 use std::time::Duration;
 
+/// How long a backend on trial may leave a client without an answer.
+const TRIAL_MAX: Duration = Duration::from_secs(1);
+
 /// Where a session's client's next datagram goes.
 pub(super) enum Settled {
-    /// On, in this session.
-    Here,
+    /// On, in this session, which may have another name now.
+    Here(Id),
     /// Nowhere for now: the session has no backend.
     Nowhere(DropReason),
     /// To a session of its own: this one is over.
     Over(EndReason),
+}
+
+/// Why a session ends that its client does not send in. What is to move waits for the client, except where the backend would
+/// never be rid of it.
+pub(super) fn to_end(entry: &Entry<Session>, pool: &Pool, time: Duration, moment: Duration) -> Option<EndReason> {
+    if is_too_old(entry, pool, time) {
+        return Some(EndReason::MaxLifetime);
+    }
+    match entry.state.upstream.cause(moment)? {
+        Cause::Removed => Some(EndReason::BackendRemoved),
+        Cause::Failback => Some(EndReason::Failback),
+        Cause::Down => {
+            let closes = pool.sessions.on_backend_down == OnBackendDown::Close;
+            closes.then_some(EndReason::BackendDown)
+        }
+    }
+}
+
+fn is_too_old(entry: &Entry<Session>, pool: &Pool, time: Duration) -> bool {
+    let is_over = |lifetime| entry.opened + spread::lifetime(lifetime, entry.opened) <= time;
+    pool.sessions.max_lifetime.is_some_and(is_over)
+}
+
+/// For how long its client may have no answer.
+fn patience(upstream: &Upstream, silence: Option<Duration>) -> Option<Duration> {
+    if upstream.answered || !upstream.reservation.is_trial() {
+        return silence;
+    }
+    // One that nobody answers must not keep the trial from others for as long as its client sends.
+    Some(silence.map_or(TRIAL_MAX, |silence| silence.min(TRIAL_MAX)))
 }
 
 impl Relay {
@@ -28,36 +62,35 @@ impl Relay {
         let Some(entry) = self.table.get(id) else {
             return Settled::Nowhere(DropReason::Late);
         };
-        let is_over = |lifetime| entry.opened + spread::lifetime(lifetime, entry.opened) <= time;
-        if pool.sessions.max_lifetime.is_some_and(is_over) {
+        if is_too_old(entry, pool, time) {
             return Settled::Over(EndReason::MaxLifetime);
         }
-        if pool
-            .health
-            .silence
-            .is_some_and(|silence| entry.unanswered(time) >= silence)
-        {
+        let patience = patience(&entry.state.upstream, pool.health.silence);
+        if patience.is_some_and(|patience| entry.unanswered(time) >= patience) {
             self.lost(id, Report::Silent);
         }
         let Some(entry) = self.table.get(id) else {
             return Settled::Nowhere(DropReason::Late);
         };
         let Some(cause) = entry.state.upstream.cause(self.worker.moment()) else {
-            return Settled::Here;
+            return Settled::Here(id);
         };
         let policy = self.pool().sessions.on_backend_down;
         match next(cause, policy, self.listener().udp.affinity) {
-            Next::Stay => Settled::Here,
+            Next::Stay => Settled::Here(id),
             Next::End(reason) => Settled::Over(reason),
             Next::Move => match self.relocate(id, cause) {
-                Ok(()) => Settled::Here,
+                Ok(id) => Settled::Here(id),
+                // Nothing is wrong with the backend that it has.
+                Err(_) if cause != Cause::Down => Settled::Here(id),
                 Err(reason) => Settled::Nowhere(reason),
             },
         }
     }
 
-    /// Gives a session another backend, or the same one anew if that is the only one.
-    fn relocate(&mut self, id: Id, cause: Cause) -> Result<(), DropReason> {
+    /// Gives a session another backend, or the same one anew if that is the only one; and another name, so that what its
+    /// old socket still brings is not taken for the new one's.
+    fn relocate(&mut self, id: Id, cause: Cause) -> Result<Id, DropReason> {
         let Some(entry) = self.table.get(id) else {
             return Err(DropReason::Late);
         };
@@ -67,11 +100,14 @@ impl Relay {
         if cause == Cause::Down {
             tried.insert(before);
         }
-        let upstream = match self.choose(client, &tried, id) {
+        let renewed = self.table.renewed(id);
+        let upstream = match self.choose(client, &tried, renewed) {
             // Nobody else is left. Whether it is back is found out by asking.
-            Err(DropReason::NoBackend) if cause == Cause::Down => self.choose(client, &Tried::default(), id),
+            Err(DropReason::NoBackend) if cause == Cause::Down => self.choose(client, &Tried::default(), renewed),
             other => other,
         }?;
+        let id = self.table.renew(id).ok_or(DropReason::Late)?;
+        assert_eq!(id, renewed, "a session has another name than was foretold");
         let Some(entry) = self.table.get_mut(id) else {
             return Err(DropReason::Late);
         };
@@ -85,7 +121,7 @@ impl Relay {
             });
             self.worker.stats.listeners[self.index].moved.add(1);
         }
-        Ok(())
+        Ok(id)
     }
 
     /// The network says that a session's backend is not there.
@@ -97,13 +133,18 @@ impl Relay {
 
     /// A session has lost its backend, which is told once.
     fn lost(&mut self, id: Id, report: Report) {
-        let pool = self.listener().pool;
+        let listener = self.listener();
+        let (pool, keeps_port) = (listener.pool, listener.udp.keep_port);
         let Some(entry) = self.table.get_mut(id) else { return };
         let Upstream {
             failed, reservation, ..
         } = &mut entry.state.upstream;
-        if !*failed {
-            *failed = true;
+        if *failed {
+            return;
+        }
+        *failed = true;
+        // With `keep_port` that was one port of the backend, which says nothing of the others.
+        if !keeps_port {
             reservation.leave_trial();
             self.worker.observer.met(pool, reservation.backend(), report);
         }

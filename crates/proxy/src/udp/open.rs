@@ -10,7 +10,7 @@ use ringway_core::health::Report;
 use ringway_core::model::{Address, Affinity};
 use ringway_core::reason::DropReason;
 use ringway_core::session::{Id, Key};
-use ringway_runtime::{Arrived, DatagramOptions, Leases};
+use ringway_runtime::{Arrived, DatagramOptions, Errno, Leases, is_own_address};
 use std::net::{IpAddr, SocketAddr};
 
 /// Sessions that are opened in one poll: each costs a socket.
@@ -106,7 +106,10 @@ impl Relay {
         }
         let permit = self.worker.gates.admit(self.index).ok_or(DropReason::MaxSessions)?;
         let client = match &self.clients {
-            Some(clients) => Some(clients.open(from.ip()).map_err(|_| DropReason::ClientSessions)?),
+            Some(clients) => {
+                let client = clients.open(from.ip(), self.worker.moment());
+                Some(client.map_err(|_| DropReason::ClientSessions)?)
+            }
             None => None,
         };
         // Named before it is opened: the socket needs the name.
@@ -139,7 +142,8 @@ impl Relay {
                 view.backends.iter().any(|backend| is_from(&backend.address))
             })
         };
-        self.own.has(from, to) || self.own.named.iter().any(|&pool| is_backend(pool))
+        let is_wildcard_of_ours = || self.own.is_at_wildcard_port(from) && is_own_address(from.ip());
+        self.own.has(from, to) || is_wildcard_of_ours() || self.own.named.iter().any(|&pool| is_backend(pool))
     }
 
     /// Chooses a backend.
@@ -193,10 +197,13 @@ impl Relay {
                     socket,
                     chosen: worker.shared_nanos(time),
                     failed: false,
+                    answered: false,
+                    dropped: 0,
                     apart: false,
                 })
             }
-            Err(errno) if errno.is_local() => Err((DropReason::LocalError, Tries::End)),
+            // EAGAIN: the kernel found no local port (connect(2)).
+            Err(errno) if errno.is_local() || errno == Errno::AGAIN => Err((DropReason::LocalError, Tries::End)),
             // No route: others may be reached.
             Err(_) => {
                 worker.observer.met(listener.pool, &backend, Report::ConnectFailed);

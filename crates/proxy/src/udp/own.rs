@@ -56,8 +56,14 @@ impl Own {
         host == from.ip() && self.kept.contains(&from.port())
     }
 
-    /// Whether a datagram `from` there, sent `to` this address of ours, comes from ourselves. Of a bind to every address,
-    /// those of our addresses are known that are the datagram's destination, or loopback.
+    /// Whether `from` would be ours if its address were: a bind to every address has its port.
+    pub(super) fn is_at_wildcard_port(&self, from: SocketAddr) -> bool {
+        self.wildcards.contains(&from.port())
+    }
+
+    /// Whether a datagram `from` there, sent `to` this address of ours, comes from ourselves, as far as can be told without
+    /// asking the kernel: of a bind to every address, those of our addresses are known that are the datagram's
+    /// destination, or loopback.
     pub(super) fn has(&self, from: SocketAddr, to: Option<IpAddr>) -> bool {
         if self.exact.contains(&from) || (self.kept.contains(&from.port()) && self.hosts.contains(&from.ip())) {
             return true;

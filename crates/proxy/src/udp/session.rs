@@ -41,6 +41,10 @@ pub(super) struct Upstream {
     pub(super) chosen: u64,
     /// It was said that nobody is there.
     pub(super) failed: bool,
+    /// It has answered this session.
+    pub(super) answered: bool,
+    /// Answers that the kernel had dropped when it last said so.
+    pub(super) dropped: u32,
     /// On this way trains are refused.
     pub(super) apart: bool,
 }
@@ -52,11 +56,8 @@ impl Upstream {
 
     /// Why this backend is to be left now, if it is. `moment`: now, on the clock of all workers.
     pub(super) fn cause(&self, moment: Duration) -> Option<Cause> {
-        if self.failed {
-            return Some(Cause::Down);
-        }
-        let (ordered, reason) = self.backend().orders.closes(self.chosen)?;
-        match EndReason::ALL[reason] {
+        let ordered = self.backend().orders.closes(self.chosen);
+        let ordered = ordered.and_then(|(ordered, reason)| match EndReason::ALL[reason] {
             EndReason::BackendDown => Some(Cause::Down),
             EndReason::BackendRemoved => Some(Cause::Removed),
             EndReason::Failback => {
@@ -64,7 +65,9 @@ impl Upstream {
                 (spread::failback(ordered, chosen) <= moment).then_some(Cause::Failback)
             }
             _ => None,
-        }
+        });
+        // An order to go comes before what the session met itself: with `keep` it would stay for that.
+        ordered.or_else(|| self.failed.then_some(Cause::Down))
     }
 }
 

@@ -86,8 +86,9 @@ impl World {
         let cap = Cap {
             max: plan.listener_max.unwrap_or(u32::MAX),
             descriptors: 1,
+            shares_ports: false,
         };
-        let gates = Arc::new(Gates::new(plan.connections_max, [cap]));
+        let gates = Arc::new(Gates::new(plan.connections_max, 0, [cap]));
         let registry = Registry::default();
         let snapshot = Arc::new(Snapshot::new(model, &registry, plan.workers));
         let heard = Arc::new(Heard::default());
