@@ -343,6 +343,15 @@ fn a_range_of_ports_keeps_the_port() {
         let client = client(SocketAddr::from(([127, 0, 0, 1], port)));
         assert_eq!(ask(&client, b"who").expect("an answer")[0], letter, "port {port}");
     }
+    // Nobody listens at the second port any more. That is no fault of the host, whose first port serves on.
+    drop(servers.pop());
+    let lost = ringway_tests::udp::client(SocketAddr::from(([127, 0, 0, 1], port + 1)), Duration::from_millis(100));
+    for _ in 0..3 {
+        ask(&lost, b"who").expect_err("nobody is there");
+    }
+    let served = client(SocketAddr::from(([127, 0, 0, 1], port)));
+    assert_eq!(ask(&served, b"who").expect("an answer")[0], b'1');
+    assert_eq!(ringway.count("ringway_backend_condition", &[("condition", "up")]), 1);
     assert!(
         ringway.log().contains(&format!("127.0.0.1:{port}-{}", port + 1)),
         "{}",
