@@ -44,6 +44,16 @@ impl Server {
         Self::serve(letter, UdpSocket::bind("127.0.0.1:0").expect("a free port"), likes)
     }
 
+    /// At a free port of 127.0.0.1, answering after this time.
+    pub fn start_slow(letter: u8, delay: Duration) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        Self::serve(letter, socket, move |_| {
+            // This is the slowness that is tested.
+            thread::sleep(delay);
+            true
+        })
+    }
+
     fn serve(letter: u8, socket: UdpSocket, likes: impl Fn(&[u8]) -> bool + Send + 'static) -> Self {
         socket
             .set_read_timeout(Some(Duration::from_millis(50)))

@@ -64,6 +64,38 @@ fn every_length_is_answered_by_one_backend_for_each_client() {
     assert_eq!(count("ringway_udp_datagrams_total", &[("direction", "in")]), 48);
     assert_eq!(count("ringway_udp_datagrams_total", &[("direction", "out")]), 48);
     assert_eq!(count("ringway_udp_dropped_total", &[]), 0);
+    for server in &servers {
+        let label = server.address.to_string();
+        for direction in ["in", "out"] {
+            let labels = [("backend", &*label), ("direction", direction)];
+            assert_eq!(count("ringway_udp_backend_datagrams_total", &labels), 24, "{labels:?}");
+        }
+    }
+    ringway.finish();
+}
+
+/// One of two servers takes its time: with `least_response_time` it is asked less.
+#[test]
+fn the_faster_server_is_preferred() {
+    let _turn = Turn::start("the_faster_server_is_preferred", SOON * 6);
+    let slow = Server::start_slow(b's', Duration::from_millis(20));
+    let fast = Server::start(b'f');
+    let front = free_udp();
+    let setup = Setup::new()
+        .top("workers", "2")
+        .udp_listener("front", &front, "pool")
+        .listener_key("responses", "1")
+        .pool("pool", "least_response_time", &[&slow.as_address(), &fast.as_address()]);
+    let ringway = Ringway::start(&setup);
+    for _ in 0..60 {
+        ask(&client(inet(&front)), b"hello").expect("an answer");
+    }
+    assert!(
+        slow.served() * 4 < fast.served(),
+        "slow {}, fast {}",
+        slow.served(),
+        fast.served()
+    );
     ringway.finish();
 }
 

@@ -4,7 +4,7 @@ use ringway_tests::address::Address;
 use ringway_tests::dns::{Answer, Dns};
 use ringway_tests::process::wait_for;
 use ringway_tests::ringway::Ringway;
-use ringway_tests::scope::Turn;
+use ringway_tests::scope::{Turn, figure};
 use ringway_tests::setup::Setup;
 use ringway_tests::udp::{Server, ask, client, free_udp, inet};
 use std::io::ErrorKind;
@@ -139,7 +139,8 @@ fn with_move_a_killed_backend_costs_what_was_under_way() {
     let lost: Vec<&Sent> = sent.iter().filter(|one| one.answered.is_none()).collect();
     assert!(!lost.is_empty(), "nobody noticed that a backend was killed");
     let (first, last) = (lost[0].at, lost[lost.len() - 1].at);
-    let detected_by = killed + Duration::from_millis(20);
+    // Where others use the machine as well, threads wait for their turn.
+    let detected_by = killed + Duration::from_millis(figure(100, 20));
     assert!(
         last <= detected_by,
         "{} lost, the last one {:?} after the kill",
@@ -153,7 +154,7 @@ fn with_move_a_killed_backend_costs_what_was_under_way() {
         let (at, _) = answered.unwrap_or_else(|| panic!("session {session} is dead"));
         let waited = at.duration_since(first);
         assert!(
-            waited < Duration::from_millis(100),
+            waited < Duration::from_millis(figure(300, 100)),
             "session {session} waited for {waited:?}"
         );
     }

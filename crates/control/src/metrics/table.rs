@@ -145,6 +145,29 @@ pub const METRICS: &[Metric] = &[
         },
     },
     Metric {
+        name: "ringway_udp_backend_datagrams_total",
+        kind: Kind::Counter,
+        labels: &["pool", "backend", "direction"],
+        help: "The same by backend. Direction in: passed on to the backend; out: received from it.",
+        collect: |seen, out| {
+            let pools = || udp_listeners(seen).map(|(_, listener)| &*seen.snapshot.model.pools[listener.pool.0].name);
+            seen.each_backend(|pool, backend| {
+                if !pools().any(|name| name == pool) {
+                    return;
+                }
+                for (direction, count) in [
+                    ("in", sum_backend(&backend.state, |stats| &stats.datagrams_from_clients)),
+                    (
+                        "out",
+                        sum_backend(&backend.state, |stats| &stats.datagrams_from_backends),
+                    ),
+                ] {
+                    out.value(&[pool, &backend.state.label, direction], count);
+                }
+            });
+        },
+    },
+    Metric {
         name: "ringway_udp_dropped_total",
         kind: Kind::Counter,
         labels: &["listener", "reason"],

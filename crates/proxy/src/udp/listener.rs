@@ -12,7 +12,7 @@ use super::session::{Session, Upstream, datagrams, onward};
 use super::train::{Sent, Train, Way};
 use crate::state::WorkerState;
 use ringway_core::health::Report;
-use ringway_core::model::{Listener, Pool};
+use ringway_core::model::{Balance, Listener, Pool};
 use ringway_core::reason::{DropReason, EndReason};
 use ringway_core::session::{Clients, Closed, Entry, Id, Key, Table};
 use ringway_runtime::{Arrived, DatagramSocket, Datagrams, Departure, Errno, Event, Handle, Leases, Sleep, Time};
@@ -309,6 +309,7 @@ impl Relay {
             return self.drop_for(DropReason::Late);
         };
         let client = entry.key.client();
+        let waited = entry.unanswered(now(&self.worker));
         let session = &mut entry.state;
         let count = datagrams(arrived, leases.bytes());
         session.count_response(leases.bytes(), count);
@@ -316,6 +317,10 @@ impl Relay {
             socket: session.socket,
             departure: onward(arrived, session.apart, Some(client), session.ours),
         };
+        let pool = self.worker.snapshot.model.listeners[self.index].pool;
+        if !session.upstream.answered {
+            session.backend_stats().first_byte_seconds.observe(waited);
+        }
         let upstream = &mut session.upstream;
         (upstream.failed, upstream.answered) = (false, true);
         if let Some(dropped) = arrived.dropped {
@@ -325,8 +330,12 @@ impl Relay {
             stats.dropped[DropReason::ReceiveFull.index()].add(more.into());
         }
         let backend = upstream.backend();
+        // What it sends by itself says nothing of how fast it answers.
+        let is_timed = self.worker.snapshot.model.pools[pool.0].balance == Balance::LeastResponseTime;
+        if is_timed && !waited.is_zero() {
+            backend.note_response(waited, self.worker.moment());
+        }
         if backend.orders.take_watch() {
-            let pool = self.worker.snapshot.model.listeners[self.index].pool;
             self.worker.observer.met(pool, backend, Report::Answered);
         }
         if let Some(before) = self.answers.add(way, leases) {
