@@ -343,12 +343,16 @@ fn openvpn_goes_on_while_another_backend_dies() {
     let ours = (1..=3).find(|&n| holds(n)).expect("a session");
     let other = (1..=3).find(|&n| n != ours).expect("three of them") - 1;
     // One session at each of the others, so that the death is noticed.
-    for _ in 0..3 {
-        here.inside(|| {
-            let prober = UdpSocket::bind("10.77.0.2:0").expect("a free port");
-            prober.send_to(b"hello", "10.77.0.1:1194").expect("send");
-        });
-    }
+    let probers: Vec<UdpSocket> = here.inside(|| {
+        let prober = |_| {
+            let socket = UdpSocket::bind("10.77.0.2:0").expect("a free port");
+            socket.connect("10.77.0.1:1194").expect("connect");
+            socket
+        };
+        (0..3).map(prober).collect()
+    });
+    let probe = || probers.iter().for_each(|prober| drop(prober.send(b"hello")));
+    probe();
     let seconds = figure("4", "20");
     let mut load = Program::start(
         &launch,
@@ -361,6 +365,11 @@ fn openvpn_goes_on_while_another_backend_dies() {
         "nothing goes through"
     );
     drop(servers[other].take());
+    let ejected = || {
+        probe();
+        ringway.log().contains("backend is ejected").then_some(())
+    };
+    assert!(wait_for(SOON, ejected).is_some(), "nobody noticed: {}", ringway.log());
     let status = load.wait(Duration::from_secs(60)).expect("iperf3 ends");
     let said = load.stdout();
     assert!(status.success(), "{said}{}", load.stderr());

@@ -367,7 +367,7 @@ fn a_range_of_ports_keeps_the_port() {
     let mut servers = vec![Server::start_on(b'1', first), Server::start_on(b'2', second)];
     let setup = Setup::verbatim(&format!(
         "listeners:\n  range: {{ bind: \"127.0.0.1:{port}-{}\", protocol: udp, pool: range, keep_port: true, \
-         session_timeout: 1s, unanswered_timeout: 1s }}\npools:\n  range: {{ backends: [\"127.0.0.2:9\"] }}\n",
+         session_timeout: 1s, unanswered_timeout: 1s }}\npools:\n  range: {{ passive: {{ max_ejected: 100% }}, backends: [\"127.0.0.2:9\"] }}\n",
         port + 1
     ));
     let ringway = Ringway::start(&setup);
@@ -455,8 +455,8 @@ fn sessions_of_all_workers_go_on_while_it_stops() {
         .listener_key("unanswered_timeout", "1s")
         .pool("pool", "round_robin", &[&server.as_address()]);
     let mut ringway = Ringway::start(&setup);
-    // Few enough that some workers have none, and end at once if they may.
-    let clients: Vec<UdpSocket> = (0..3).map(|_| client(inet(&front))).collect();
+    // Few enough that some worker has none, and ends at once if it may.
+    let clients: Vec<UdpSocket> = (0..6).map(|_| client(inet(&front))).collect();
     for client in &clients {
         ask(client, b"hello").expect("an answer");
     }

@@ -107,9 +107,10 @@ impl Reserve {
             return Err(LimitError::NoneFits { reserve, limit });
         }
         let mut wanted = Wanted::default();
-        let mut unlimited = 0;
+        let (mut unlimited, mut sharing) = (0, Sharing::default());
         for demand in demands {
             demand.check(self.workers)?;
+            sharing.add(demand)?;
             match demand.max {
                 Some(max) => wanted.add(demand.of, max),
                 None => unlimited += 1,
@@ -193,7 +194,11 @@ impl Demand {
     fn check(self, workers: u32) -> Result<(), LimitError> {
         match (self.of, self.max) {
             (Of::Sessions { .. }, Some(max)) if max < workers => Err(LimitError::FewerThanWorkers { max, workers }),
-            (Of::Sessions { ports, .. }, Some(max)) if max > ports => Err(LimitError::TooFewPorts { max, ports }),
+            (Of::Sessions { ports, .. }, Some(max)) if max > ports => Err(LimitError::TooFewPorts {
+                listeners: 1,
+                max,
+                ports,
+            }),
             _ => Ok(()),
         }
     }
@@ -205,6 +210,31 @@ impl Demand {
             Of::Sessions { ports, .. } => SESSIONS_DEFAULT_MAX.min(ports).min(limits.for_clients),
         };
         self.max.unwrap_or(most)
+    }
+}
+
+/// Sessions of listeners that share the local ports.
+#[derive(Default)]
+struct Sharing {
+    listeners: u32,
+    sessions: u32,
+}
+
+impl Sharing {
+    fn add(&mut self, demand: Demand) -> Result<(), LimitError> {
+        let (Of::Sessions { ports, is_shared: true }, Some(max)) = (demand.of, demand.max) else {
+            return Ok(());
+        };
+        self.listeners += 1;
+        self.sessions = self.sessions.saturating_add(max);
+        if self.sessions > ports {
+            return Err(LimitError::TooFewPorts {
+                listeners: self.listeners,
+                max: self.sessions,
+                ports,
+            });
+        }
+        Ok(())
     }
 }
 
@@ -363,9 +393,11 @@ pub enum LimitError {
         /// Worker threads.
         workers: u32,
     },
-    /// A UDP listener has more sessions than there are local ports for them.
+    /// UDP listeners have more sessions than there are local ports for them.
     TooFewPorts {
-        /// Its `max_sessions`.
+        /// How many of them.
+        listeners: u32,
+        /// Their `max_sessions` together.
         max: u32,
         /// Local ports.
         ports: u32,
@@ -420,10 +452,11 @@ impl fmt::Display for LimitError {
                 f,
                 "max_sessions is {max}, but {workers} workers share them: write {workers} or more, or workers: {max}"
             ),
-            Self::TooFewPorts { max, ports } => write!(
+            Self::TooFewPorts { listeners, max, ports } => write!(
                 f,
-                "max_sessions is {max}, but each session takes a local port, and there are {ports} for them: widen \
-                 net.ipv4.ip_local_port_range, add addresses to the pool's source, or lower max_sessions to {ports}"
+                "max_sessions {} {max}, but each session takes a local port, and there are {ports} for them: widen \
+                 net.ipv4.ip_local_port_range, add addresses to the pool's source, or lower max_sessions to {ports}",
+                if listeners == 1 { "is" } else { "of listeners add up to" }
             ),
         }
     }

@@ -7,8 +7,9 @@ use crate::datagram::{DatagramOptions, UDP_GRO};
 use crate::socket::{ListenError, errno_of, failed};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::OnceLock;
 
 /// Finds out whether another process (or an earlier listener of this one) holds an address, although SO_REUSEPORT would let
 /// us share it: binds once without it.
@@ -19,9 +20,18 @@ pub fn probe_datagram_address_free(address: SocketAddr) -> Result<(), ListenErro
     bound(address, false).map(|_| ())
 }
 
-/// Whether an address is one of this machine's: whether it can be bound to. Opens a socket, so for rare questions.
+/// Whether an address is one of this machine's: whether it can be bound to. Opens a socket, so for rare questions. Where
+/// every address can be bound to (net.ipv4.ip_nonlocal_bind) it is always `false`.
 pub fn is_own_address(address: IpAddr) -> bool {
-    bound(SocketAddr::new(address, 0), false).is_ok()
+    // Nobody has these (RFC 5737, RFC 3849).
+    const NOBODYS: [IpAddr; 2] = [
+        IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+    ];
+    static TELLS: OnceLock<[bool; 2]> = OnceLock::new();
+    let binds = |address| bound(SocketAddr::new(address, 0), false).is_ok();
+    let tells = TELLS.get_or_init(|| NOBODYS.map(|nobodys| !binds(nobodys)));
+    tells[usize::from(address.is_ipv6())] && binds(address)
 }
 
 /// Binds a datagram socket; several workers may bind the same address (SO_REUSEPORT), and the kernel sends a client's

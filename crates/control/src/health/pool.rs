@@ -157,6 +157,9 @@ impl KeptPool {
         // One client was told, and all of them have it to know.
         let model = &means.snapshot.model.pools[self.index.0];
         let moves = model.sessions.on_backend_down == OnBackendDown::Move;
+        // There is room for one order, and that to go home concerns TCP connections as well.
+        let goes_home = |(_, reason)| reason == EndReason::Failback.index();
+        let moves = moves && !state.orders.closes(0).is_some_and(goes_home);
         if report == Report::Unreachable && moves && was_usable && !self.is_usable(backend) {
             self.closing.push(state.clone());
         }
@@ -411,8 +414,8 @@ impl KeptPool {
         for member in self.health.members().filter(|member| member.membership.backup) {
             if self.on_backups {
                 member.state.orders.withdraw_close(reason);
-            } else if member.is_usable() {
-                // Of one that is down sessions are ordered away at once, which this would put off.
+            } else if member.condition() != Condition::Down || model.sessions.on_backend_down == OnBackendDown::Keep {
+                // Of others that are down sessions were ordered away at once, which this would put off.
                 member.state.orders.close_before(moment, reason);
             }
         }

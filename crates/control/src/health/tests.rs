@@ -101,3 +101,13 @@ async fn sessions_of_a_backup_go_home_only_when_there_is_one() {
     assert_eq!(bench.ends(1), Some(EndReason::Failback));
     assert_eq!(bench.ends(0), None);
 }
+
+/// By default sessions stay at a backend that is down; those at a backup go home nevertheless.
+#[tokio::test]
+async fn sessions_go_home_from_a_backup_that_is_down_as_well() {
+    let mut bench = Bench::new();
+    bench.told(0, false);
+    bench.told(1, false);
+    bench.told(0, true);
+    assert_eq!(bench.ends(1), Some(EndReason::Failback));
+}

@@ -148,7 +148,7 @@ pub const METRICS: &[Metric] = &[
         name: "ringway_udp_backend_datagrams_total",
         kind: Kind::Counter,
         labels: &["pool", "backend", "direction"],
-        help: "The same by backend. Direction in: passed on to the backend; out: received from it.",
+        help: "Datagrams relayed, by backend. Direction in: passed on to the backend; out: received from it.",
         collect: |seen, out| {
             let pools = || udp_listeners(seen).map(|(_, listener)| &*seen.snapshot.model.pools[listener.pool.0].name);
             seen.each_backend(|pool, backend| {

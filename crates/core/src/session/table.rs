@@ -116,6 +116,8 @@ pub struct Entry<T> {
     /// Datagrams of the backend that were passed on.
     pub responses: u64,
     last: Duration,
+    /// The client's last one; when it was opened, before there is any.
+    last_request: Duration,
     /// The first datagram of the client since the backend's last.
     waiting_since: Option<Duration>,
     /// The client's next datagram belongs to it.
@@ -126,6 +128,11 @@ impl<T> Entry<T> {
     /// The last datagram either way.
     pub const fn last(&self) -> Duration {
         self.last
+    }
+
+    /// The client's last datagram.
+    pub const fn last_request(&self) -> Duration {
+        self.last_request
     }
 
     /// For how long the client has sent and the backend been silent.
@@ -265,6 +272,7 @@ impl<T, S: BuildHasher> Table<T, S> {
             requests: 0,
             responses: 0,
             last: now,
+            last_request: now,
             waiting_since: None,
             current: true,
         };
@@ -298,6 +306,7 @@ impl<T, S: BuildHasher> Table<T, S> {
         let Some(entry) = self.get_mut(id) else { return };
         entry.requests += count;
         entry.last = now;
+        entry.last_request = now;
         entry.waiting_since.get_or_insert(now);
         if entry.current && requests.is_some_and(|most| entry.requests >= u64::from(most)) {
             entry.current = false;

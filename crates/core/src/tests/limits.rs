@@ -229,6 +229,11 @@ fn sessions_take_one_descriptor_and_a_port() {
             "max_sessions is 600, but each session takes a local port, and there are 500 for them: widen \
              net.ipv4.ip_local_port_range, add addresses to the pool's source, or lower max_sessions to 500",
         ),
+        (
+            &[sessions(Some(300), 500), sessions(Some(201), 500)],
+            "max_sessions of listeners add up to 501, but each session takes a local port, and there are 500 for them: \
+             widen net.ipv4.ip_local_port_range, add addresses to the pool's source, or lower max_sessions to 500",
+        ),
     ] {
         assert_eq!(check(demands).expect_err("it does not fit").to_string(), expected);
     }

@@ -1,6 +1,7 @@
 use crate::model::{Affinity, OnBackendDown};
 use crate::reason::EndReason;
-use crate::session::policy::{Cause, Next, next};
+use crate::session::policy::{Cause, Next, Word, next, told_by_silence};
+use std::time::Duration;
 
 /// The table of docs/udp.md.
 #[test]
@@ -28,5 +29,24 @@ fn what_a_session_does_when_its_backend_is_lost() {
             expected,
             "{cause:?} {policy:?} {affinity:?}"
         );
+    }
+}
+
+#[test]
+fn silence_says_something_where_it_was_asked_to() {
+    let ms = Duration::from_millis;
+    for (is_tried, silence, unanswered, told) in [
+        // Protocols without answers: nothing, but that a backend which is tried is there.
+        (false, None, 100_000, None),
+        (true, None, 999, None),
+        (true, None, 1_000, Some(Word::There)),
+        (false, Some(3_000), 2_999, None),
+        (false, Some(3_000), 3_000, Some(Word::Silent)),
+        (true, Some(3_000), 999, None),
+        (true, Some(3_000), 1_000, Some(Word::Silent)),
+        (true, Some(200), 200, Some(Word::Silent)),
+    ] {
+        let seen = told_by_silence(is_tried, silence.map(ms), ms(unanswered));
+        assert_eq!(seen, told, "{is_tried} {silence:?} {unanswered}");
     }
 }

@@ -194,6 +194,7 @@ impl Relay {
             let Some((Closed { entry, .. }, reason)) = self.table.expire(time, to_end) else {
                 return false;
             };
+            self.trial_over(&entry.state, entry.unanswered(time));
             entry.state.end(reason);
         }
         true
@@ -259,6 +260,7 @@ impl Relay {
             front,
             from,
             count: datagrams(&arrived, leases.bytes()),
+            is_metered: false,
             arrived,
             leases,
         });
@@ -275,14 +277,22 @@ impl Relay {
     }
 
     /// Passes a client's datagram on in its session.
-    pub(super) fn forward(&mut self, mut id: Id, request: Request) {
+    pub(super) fn forward(&mut self, mut id: Id, mut request: Request) {
         let time = now(&self.worker);
+        let Some(entry) = self.table.get(id) else { return };
+        // Before anything that costs more than this, and once for each.
+        if let Some(client) = entry.state.client.as_ref().filter(|_| !request.is_metered)
+            && !client.may_send(request.count, self.worker.moment())
+        {
+            return self.drop_all(DropReason::Rate, request.count);
+        }
+        request.is_metered = true;
         match self.settle(id, time) {
             Settled::Here(settled) => id = settled,
             Settled::Nowhere(reason) => return self.drop_all(reason, request.count),
             Settled::Over(reason) => {
                 self.close(id, reason);
-                return self.place(request);
+                return self.place_again(request);
             }
         }
         let Some(entry) = self.table.get_mut(id) else { return };
@@ -290,13 +300,6 @@ impl Relay {
         let Request {
             count, arrived, leases, ..
         } = request;
-        if session
-            .client
-            .as_ref()
-            .is_some_and(|client| !client.may_send(count, self.worker.moment()))
-        {
-            return self.drop_all(DropReason::Rate, count);
-        }
         session.count_request(leases.bytes(), count);
         let Upstream { socket, apart, .. } = &session.upstream;
         socket.send(leases, &onward(&arrived, *apart, None, None));

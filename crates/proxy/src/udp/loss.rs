@@ -6,13 +6,13 @@ use ringway_core::balance::Tried;
 use ringway_core::health::Report;
 use ringway_core::model::{OnBackendDown, Pool};
 use ringway_core::reason::{DropReason, EndReason};
-use ringway_core::session::policy::{Cause, Next, next};
+use ringway_core::session::policy::{Cause, Next, TRIAL_MAX, Word, next, told_by_silence};
 use ringway_core::session::{Entry, Id, spread};
 use ringway_runtime::Errno;
 use std::time::Duration;
 
-/// How long a backend on trial may leave a client without an answer.
-const TRIAL_MAX: Duration = Duration::from_secs(1);
+/// A client that has not sent for so long is not about to send.
+const CLIENT_QUIET: Duration = Duration::from_secs(5);
 
 /// Where a session's client's next datagram goes.
 pub(super) enum Settled {
@@ -30,7 +30,9 @@ pub(super) fn to_end(entry: &Entry<Session>, pool: &Pool, time: Duration, moment
     if is_too_old(entry, pool, time) {
         return Some(EndReason::MaxLifetime);
     }
-    match entry.state.upstream.cause(moment)? {
+    // Whoever sends is moved with the next datagram, and keeps its session.
+    let is_quiet = entry.last_request() + CLIENT_QUIET <= time;
+    match entry.state.upstream.cause(moment).filter(|_| is_quiet)? {
         Cause::Removed => Some(EndReason::BackendRemoved),
         Cause::Failback => Some(EndReason::Failback),
         Cause::Down => {
@@ -45,15 +47,6 @@ fn is_too_old(entry: &Entry<Session>, pool: &Pool, time: Duration) -> bool {
     pool.sessions.max_lifetime.is_some_and(is_over)
 }
 
-/// For how long its client may have no answer.
-fn patience(upstream: &Upstream, silence: Option<Duration>) -> Option<Duration> {
-    if upstream.answered || !upstream.reservation.is_trial() {
-        return silence;
-    }
-    // One that nobody answers must not keep the trial from others for as long as its client sends.
-    Some(silence.map_or(TRIAL_MAX, |silence| silence.min(TRIAL_MAX)))
-}
-
 impl Relay {
     /// Looks whether a session may stay where it is, and moves it if not. Called with each datagram of the client: whoever
     /// sends nothing needs no other backend.
@@ -65,9 +58,11 @@ impl Relay {
         if is_too_old(entry, pool, time) {
             return Settled::Over(EndReason::MaxLifetime);
         }
-        let patience = patience(&entry.state.upstream, pool.health.silence);
-        if patience.is_some_and(|patience| entry.unanswered(time) >= patience) {
-            self.lost(id, Report::Silent);
+        let is_tried = entry.state.upstream.is_tried();
+        match told_by_silence(is_tried, pool.health.silence, entry.unanswered(time)) {
+            Some(Word::Silent) => self.lost(id, Report::Silent),
+            Some(Word::There) => self.went_well(id),
+            None => {}
         }
         let Some(entry) = self.table.get(id) else {
             return Settled::Nowhere(DropReason::Late);
@@ -131,6 +126,33 @@ impl Relay {
         }
     }
 
+    /// A session that is over without an answer tells of its trial what there is to tell.
+    pub(super) fn trial_over(&self, session: &Session, unanswered: Duration) {
+        let Upstream { failed, .. } = session.upstream;
+        if failed || !session.upstream.is_tried() || unanswered.is_zero() {
+            return;
+        }
+        // It had the whole of its timeout.
+        let silence = self.pool().health.silence;
+        let report = match told_by_silence(true, silence, unanswered.max(TRIAL_MAX)) {
+            Some(Word::Silent) => Report::Silent,
+            Some(Word::There) => Report::Connected,
+            None => return,
+        };
+        let pool = self.listener().pool;
+        self.worker.observer.met(pool, session.upstream.backend(), report);
+    }
+
+    /// A backend that is tried has done nothing wrong.
+    fn went_well(&mut self, id: Id) {
+        let pool = self.listener().pool;
+        let Some(entry) = self.table.get_mut(id) else { return };
+        let upstream = &mut entry.state.upstream;
+        // So that it is told once.
+        upstream.answered = true;
+        self.worker.observer.met(pool, upstream.backend(), Report::Connected);
+    }
+
     /// A session has lost its backend, which is told once.
     fn lost(&mut self, id: Id, report: Report) {
         let listener = self.listener();
@@ -143,10 +165,13 @@ impl Relay {
             return;
         }
         *failed = true;
-        // With `keep_port` that was one port of the backend, which says nothing of the others.
+        let was_trial = reservation.is_trial();
+        reservation.leave_trial();
         if !keeps_port {
-            reservation.leave_trial();
             self.worker.observer.met(pool, reservation.backend(), report);
+        } else if was_trial {
+            // That was one port of the backend, which says nothing of the others: they may try.
+            reservation.backend().reopen_trial();
         }
     }
 }

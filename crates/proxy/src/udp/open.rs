@@ -26,6 +26,8 @@ pub(super) struct Request {
     pub(super) from: SocketAddr,
     /// Datagrams in it.
     pub(super) count: u64,
+    /// It counts against its client's rate.
+    pub(super) is_metered: bool,
     pub(super) arrived: Arrived,
     pub(super) leases: Leases,
 }
@@ -39,32 +41,28 @@ pub(super) struct Newcomer {
     reservation: Option<Reservation>,
 }
 
+/// Where a client's datagram belongs.
+enum Found {
+    Session(Id),
+    /// It would open a session; with its backend, where each datagram is balanced by itself.
+    Newcomer(Key, Option<Reservation>),
+    Nowhere(DropReason),
+}
+
 impl Relay {
     /// Passes a client's datagram on in its session, or has it wait to open one.
     pub(super) fn place(&mut self, request: Request) {
-        let Request { front, from, count, .. } = request;
-        let (key, reservation) = match self.listener().udp.affinity {
-            Affinity::Session | Affinity::ClientIp => (Key::new(from, front, Key::ANY_BACKEND), None),
-            Affinity::None => match self.reserve(from.ip(), &Tried::default()) {
-                Ok(reservation) => {
-                    let backend = reservation.backend().index.0 as u32;
-                    (Key::new(from, front, backend), Some(reservation))
-                }
-                Err(reason) => return self.drop_all(reason, count),
-            },
+        let (key, reservation) = match self.find(&request) {
+            Found::Session(id) => return self.forward(id, request),
+            Found::Newcomer(key, reservation) => (key, reservation),
+            Found::Nowhere(reason) => return self.drop_all(reason, request.count),
         };
-        if let Some(id) = self.table.find(&key) {
-            return self.forward(id, request);
-        }
-        if self.worker.orders.is_stopping() {
-            return self.drop_all(DropReason::Draining, count);
-        }
         // At once: a flood shall not have buffers.
         if self.worker.gates.free(self.index) == 0 {
-            return self.drop_all(DropReason::MaxSessions, count);
+            return self.drop_all(DropReason::MaxSessions, request.count);
         }
         if self.newcomers.len() >= NEWCOMERS_MAX {
-            return self.drop_all(DropReason::Burst, count);
+            return self.drop_all(DropReason::Burst, request.count);
         }
         self.newcomers.push_back(Newcomer {
             key,
@@ -73,27 +71,62 @@ impl Relay {
         });
     }
 
+    /// The same for a client whose session has just ended: it is no newcomer, and does not stand in line with a flood.
+    pub(super) fn place_again(&mut self, request: Request) {
+        match self.find(&request) {
+            Found::Session(id) => self.forward(id, request),
+            Found::Newcomer(key, reservation) => self.admit(Newcomer {
+                key,
+                request,
+                reservation,
+            }),
+            Found::Nowhere(reason) => self.drop_all(reason, request.count),
+        }
+    }
+
+    fn find(&self, request: &Request) -> Found {
+        let &Request { front, from, .. } = request;
+        let (key, reservation) = match self.listener().udp.affinity {
+            Affinity::Session | Affinity::ClientIp => (Key::new(from, front, Key::ANY_BACKEND), None),
+            Affinity::None => match self.reserve(from.ip(), &Tried::default()) {
+                Ok(reservation) => {
+                    let backend = reservation.backend().index.0 as u32;
+                    (Key::new(from, front, backend), Some(reservation))
+                }
+                Err(reason) => return Found::Nowhere(reason),
+            },
+        };
+        match self.table.find(&key) {
+            Some(id) => Found::Session(id),
+            None if self.worker.orders.is_stopping() => Found::Nowhere(DropReason::Draining),
+            None => Found::Newcomer(key, reservation),
+        }
+    }
+
     /// Opens sessions for those that wait for one.
     pub(super) fn admit_newcomers(&mut self) {
         for _ in 0..OPENED_MAX {
             let Some(newcomer) = self.newcomers.pop_front() else {
                 return;
             };
-            let Newcomer {
-                key,
-                request,
-                reservation,
-            } = newcomer;
-            // One that came behind another of the same client finds its session.
-            let id = match self.table.find(&key) {
-                Some(id) => Ok(id),
-                None => self.open(key, &request, reservation),
-            };
-            let count = request.count;
-            match id {
-                Ok(id) => self.forward(id, request),
-                Err(reason) => self.drop_all(reason, count),
-            }
+            self.admit(newcomer);
+        }
+    }
+
+    fn admit(&mut self, newcomer: Newcomer) {
+        let Newcomer {
+            key,
+            request,
+            reservation,
+        } = newcomer;
+        // One that came behind another of the same client finds its session.
+        let id = match self.table.find(&key) {
+            Some(id) => Ok(id),
+            None => self.open(key, &request, reservation),
+        };
+        match id {
+            Ok(id) => self.forward(id, request),
+            Err(reason) => self.drop_all(reason, request.count),
         }
     }
 

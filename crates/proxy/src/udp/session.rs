@@ -54,6 +54,11 @@ impl Upstream {
         self.reservation.backend()
     }
 
+    /// Whether it finds out if the backend is well again, and has not yet.
+    pub(super) fn is_tried(&self) -> bool {
+        self.reservation.is_trial() && !self.answered
+    }
+
     /// Why this backend is to be left now, if it is. `moment`: now, on the clock of all workers.
     pub(super) fn cause(&self, moment: Duration) -> Option<Cause> {
         let ordered = self.backend().orders.closes(self.chosen);
