@@ -1,6 +1,6 @@
 //! UDP servers and clients of tests.
 
-use crate::address::Address;
+use crate::address::{Address, free_v4};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -120,10 +120,11 @@ impl Drop for Server {
     }
 }
 
-/// A port of 127.0.0.1 that is free for UDP.
+/// A port of 127.0.0.1 that is free for UDP and for TCP, and that the kernel gives to nobody: some servers bind both.
 pub fn free_udp() -> Address {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    Address::Inet(socket.local_addr().expect("bound"))
+    let is_free = |address: &Address| UdpSocket::bind(inet(address)).is_ok();
+    let mut drawn = std::iter::repeat_with(free_v4);
+    drawn.find(is_free).expect("there is always another one")
 }
 
 /// As a socket address.

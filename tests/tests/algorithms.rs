@@ -335,7 +335,7 @@ fn least_bandwidth_spreads_bytes_a_third_as_unevenly_as_round_robin() {
     let contests = [1, 2].map(Contest::start);
     let (seeds, length) = (
         [turn.rng.bits(), turn.rng.bits()],
-        figure(Duration::from_secs(25), Duration::from_secs(40)),
+        figure(Duration::from_secs(32), Duration::from_secs(40)),
     );
     run(None, async {
         tokio::join!(contests[0].run(seeds[0], length), contests[1].run(seeds[1], length));

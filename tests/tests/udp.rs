@@ -30,8 +30,8 @@ fn start(servers: &[&Server], keys: &[(&str, &str)]) -> (Ringway, SocketAddr) {
     if !keys.iter().any(|(key, _)| *key == "session_timeout") {
         // Longer than a test looks at its sessions, and short enough to await their end.
         setup = setup
-            .listener_key("session_timeout", "3s")
-            .listener_key("unanswered_timeout", "3s");
+            .listener_key("session_timeout", "1500ms")
+            .listener_key("unanswered_timeout", "1500ms");
     }
     let setup = setup.pool("pool", "round_robin", &addresses);
     (Ringway::start(&setup), inet(&front))

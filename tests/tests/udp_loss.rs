@@ -99,7 +99,7 @@ fn setup(front: &Address, servers: &[Server], on_backend_down: &str) -> Setup {
     Setup::new()
         .top("workers", "2")
         .udp_listener("front", front, "pool")
-        .listener_key("session_timeout", "3s")
+        .listener_key("session_timeout", "1s")
         .pool("pool", "round_robin", &addresses)
         .pool_key("on_backend_down", on_backend_down)
 }

@@ -155,7 +155,7 @@ fn p14_a_udp_flood_does_not_evict_players() {
     let full = wait_for(SOON * 4, || (open() >= SESSIONS_MAX).then(|| ringway.process.memory()));
     let held = full.unwrap_or_default().saturating_sub(before.0);
     let each = held / (SESSIONS_MAX - before.1);
-    let (sent, lost) = play(&players, Duration::from_secs(figure(8, 20)));
+    let (sent, lost) = play(&players, Duration::from_secs(figure(6, 20)));
     let most = open();
     let flooded = flood.stop();
     let dropped = |reason| {
