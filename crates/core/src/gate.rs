@@ -70,11 +70,6 @@ impl Gates {
         }
     }
 
-    /// The most that this listener may have.
-    pub fn max(&self, listener: usize) -> u32 {
-        self.listeners[listener].0.max
-    }
-
     /// Connections or sessions of this listener that are open now.
     pub fn open(&self, listener: usize) -> u32 {
         self.listeners[listener].0.open.load(Ordering::Acquire)
