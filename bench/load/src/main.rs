@@ -21,7 +21,8 @@ usage: ringway-bench-load ROLE [--NAME VALUE ...]
   short --target ADDR [--concurrency 64] [--count 10000]    connect, one request, one response, close
   idle  --target ADDR [--connections 4000]         opens and holds; reads `check` and `close` from stdin
   udp-echo                                         sends datagrams back; prints the port it took
-  udp   --target ADDR [--sockets 64] [--seconds 4] [--bytes 64] [--train 1]    ping-pong of datagrams, or of trains
+  udp   --target ADDR [--sockets 64] [--seconds 4] [--bytes 64] [--train 1] [--rate 0]
+        ping-pong of datagrams or of trains; with --rate so many datagrams in a second, whatever comes back
   warm  --target ADDR [--connections 4] [--megabytes 16]    echoes bytes through the target and compares them";
 
 fn main() -> ExitCode {
@@ -54,6 +55,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
                 seconds: flags.number("seconds", 4)? as u64,
                 bytes: flags.number("bytes", 64)?,
                 train: flags.number("train", 1)?,
+                rate: flags.number("rate", 0)?,
             },
         ),
         "warm" => warm::run(

@@ -1,4 +1,5 @@
-//! Datagrams: sockets that each send one, or a train of them, and wait until all have come back.
+//! Datagrams: sockets that each send one, or a train of them, and wait until all have come back (closed loop); or that send
+//! at a rate, whatever comes back (open loop: a round trip is timed from when it was due).
 //!
 //! Prints one JSON line: `{"round_trips":N,"datagrams":N,"lost":N,"stalls":N,"seconds":S,"p50_us":U,"p99_us":U}`. What has
 //! not come back after 200 ms counts as lost and is sent anew; a round trip of more than 20 ms is a stall.
@@ -24,6 +25,8 @@ pub(crate) struct Load {
     pub(crate) bytes: usize,
     /// Datagrams that are sent with one call (UDP_SEGMENT, udp(7)).
     pub(crate) train: usize,
+    /// Datagrams in a second, over all sockets; 0: as they come back.
+    pub(crate) rate: usize,
 }
 
 struct Pinger {
@@ -64,6 +67,9 @@ pub(crate) fn echo() -> Result<(), String> {
 }
 
 pub(crate) fn run(target: SocketAddr, load: &Load) -> Result<(), String> {
+    if load.rate > 0 {
+        return run_open(target, load);
+    }
     let mut poll = io("epoll", Poll::new())?;
     let mut events = Events::with_capacity(EVENTS_MAX);
     let mut pingers = Vec::new();
@@ -111,6 +117,55 @@ pub(crate) fn run(target: SocketAddr, load: &Load) -> Result<(), String> {
         }
     }
     tally.report(load, begin.elapsed());
+    Ok(())
+}
+
+/// Each datagram has its number in front; the sockets take turns.
+fn run_open(target: SocketAddr, load: &Load) -> Result<(), String> {
+    const NUMBER: usize = size_of::<u64>();
+    if load.train > 1 || load.bytes < NUMBER {
+        return Err(format!("--rate takes single datagrams of {NUMBER} bytes or more"));
+    }
+    let mut sockets = Vec::new();
+    for _ in 0..load.sockets {
+        let socket = io("bind", std::net::UdpSocket::bind("127.0.0.1:0"))?;
+        io("connect", socket.connect(target))?;
+        io("O_NONBLOCK", socket.set_nonblocking(true))?;
+        sockets.push(socket);
+    }
+    let (mut tally, begin) = (Tally::default(), Instant::now());
+    let (end, each) = (
+        begin + Duration::from_secs(load.seconds),
+        Duration::from_secs_f64(1.0 / load.rate as f64),
+    );
+    // When each was due, until it is back.
+    let mut due: Vec<Option<Instant>> = Vec::new();
+    let mut payload = vec![b'u'; load.bytes];
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut next = begin;
+    while Instant::now() < end + LOST_AFTER {
+        while next < end && next <= Instant::now() {
+            payload[..NUMBER].copy_from_slice(&(due.len() as u64).to_be_bytes());
+            // What was refused shows as lost.
+            let _ = sockets[due.len() % load.sockets].send(&payload);
+            due.push(Some(next));
+            next += each;
+        }
+        for socket in &sockets {
+            while let Ok(len) = socket.recv(&mut buffer) {
+                let number = buffer[..len]
+                    .first_chunk()
+                    .map(|bytes| u64::from_be_bytes(*bytes) as usize);
+                if let Some(was_due) = number.and_then(|number| due.get_mut(number)?.take()) {
+                    let taken = was_due.elapsed();
+                    tally.latencies_us.push(taken.as_secs_f64() * 1e6);
+                    tally.stalls += u64::from(taken > STALL);
+                }
+            }
+        }
+    }
+    tally.lost = due.iter().flatten().count() as u64;
+    tally.report(load, Duration::from_secs(load.seconds));
     Ok(())
 }
 
