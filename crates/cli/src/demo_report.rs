@@ -73,7 +73,7 @@ mod tests {
         Status {
             uptime_seconds: 72,
             listeners: vec![ListenerStatus {
-                pool: "turns".to_owned(),
+                pools: vec!["turns".to_owned()],
                 connections_total: 1_204,
                 connections_per_second: 12.25,
                 bytes_in: 2_048,

@@ -92,7 +92,7 @@ pub(crate) fn what_to_try(status: &Status, admin: SocketAddr) -> Grid {
 
 /// Each listener with its pool.
 pub(crate) fn served(status: &Status) -> impl Iterator<Item = (&ListenerStatus, &PoolStatus)> {
-    let pool_of = |listener: &ListenerStatus| status.pools.iter().find(|pool| pool.name == listener.pool);
+    let pool_of = |listener: &ListenerStatus| status.pools.iter().find(|pool| listener.pools.contains(&pool.name));
     status
         .listeners
         .iter()

@@ -22,7 +22,7 @@ fn example() -> Status {
         listeners: vec![ListenerStatus {
             name: "turns".to_owned(),
             bind: vec!["127.0.0.1:8081".to_owned()],
-            pool: "turns".to_owned(),
+            pools: vec!["turns".to_owned()],
             connections_per_second: 120.2,
             bytes_in_per_second: 12 * 1_024,
             bytes_out_per_second: 40 * 1_024,

@@ -3,8 +3,11 @@
 //! Looks at the configuration alone and gives the same answer on every machine; nothing below re-validates its result.
 //! What concerns one pool alone is in `pool`, its health check in `health`.
 
+mod access;
 mod health;
 mod pool;
+mod preface;
+mod source;
 mod udp;
 
 use crate::binds::{Binds, Owner};
@@ -16,12 +19,12 @@ use crate::limits::{
 use crate::problem::Problems;
 use crate::raw::{self, Config, Field};
 use crate::source::{At, Span};
-use crate::suggest;
 use crate::values::size;
+use preface::Pools;
 use ringway_core::model::{
     Address, Buffers, Keepalive, Listener, LogFormat, LogTarget, Model, PoolIndex, Protocol, SessionLog, Workers,
 };
-use std::collections::HashMap;
+use ringway_core::route::Routes;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Where the admin port listens when nothing is written.
@@ -34,45 +37,46 @@ pub(crate) fn model(config: Config, problems: &mut Problems) -> Model {
         start: 0,
         end: 0,
     };
-    let indexes: HashMap<&str, usize> = config
-        .pools
-        .entries
-        .iter()
-        .enumerate()
-        .map(|(index, pool)| (pool.name.value.as_str(), index))
-        .collect();
+    let names = config.pools.entries.iter().map(|pool| pool.name.value.as_str());
+    let pools = Pools {
+        indexes: names.enumerate().map(|(index, name)| (name, index)).collect(),
+        partial: config.partial,
+    };
     let admin = admin(&config.admin);
     let workers = config.workers.or(Workers::Auto);
     let binds = binds(&config, admin.as_ref().map(|at| at.value), problems);
     if !config.partial {
         presence(&config, beginning, problems);
     }
-    let mut used = vec![false; config.pools.entries.len()];
     let mut fed_by = vec![udp::FedBy::default(); config.pools.entries.len()];
     let mut all_resolved = !config.partial && !config.listeners.entries.is_empty();
     let mut listeners = Vec::new();
+    let mut goes_to = Vec::new();
     for listener in &config.listeners.entries {
-        let pool = pool_of(listener, &config, &indexes, problems);
-        match pool {
-            Some(index) => {
-                used[index] = true;
-                fed_by[index].add(listener);
-            }
-            // Whatever it meant may be the pool that seems unused.
-            None => all_resolved = false,
+        let destinations = preface::destinations(listener, &pools, problems);
+        // Whatever it meant may be the pool that seems unused.
+        all_resolved &= !destinations.partial;
+        for &pool in &destinations.all {
+            fed_by[pool].add(listener);
         }
         required(listener, problems);
-        let pool_entry = pool.map(|index| &config.pools.entries[index]);
+        preface::check(listener, problems);
+        let pool_entry = destinations.pool.map(|index| &config.pools.entries[index]);
         udp::check(listener, pool_entry, workers, problems);
-        listeners.extend(model_listener(listener, PoolIndex(pool.unwrap_or(0))));
+        access::check(listener, problems);
+        listeners.extend(model_listener(listener, destinations.pool, destinations.routes));
+        goes_to.push(destinations.all);
     }
     for (index, pool) in config.pools.entries.iter().enumerate() {
         pool::check(pool, problems);
+        let feeds_udp = fed_by[index].udp().filter(|_| all_resolved);
+        preface::check_send_proxy(pool, feeds_udp, problems);
         if all_resolved {
             fed_by[index].check(pool, problems);
         }
-        pool::own_listeners(index, pool, &config, &indexes, &binds, problems);
-        if !used[index] && all_resolved {
+        let leads = |listener: usize, pool: usize| goes_to[listener].contains(&pool);
+        pool::own_listeners(index, pool, &config, &leads, &binds, problems);
+        if all_resolved && !goes_to.iter().any(|pools| pools.contains(&index)) {
             let message = format!("pool {} is used by no listener", quote(&pool.name.value));
             problems.warning(pool.name.span, message, "");
         }
@@ -85,6 +89,7 @@ pub(crate) fn model(config: Config, problems: &mut Problems) -> Model {
         buffers: buffers(&config.buffers, problems),
         drain_timeout: config.drain_timeout.or(DRAIN_TIMEOUT.default),
         drain_delay: config.drain_delay.or(DRAIN_DELAY.default),
+        max_unrouted: config.max_unrouted.value.map(|at| at.value),
         session_log: config.session_log.value.and_then(|at| session_log(at.value?)),
         listeners,
         pools: config
@@ -150,7 +155,7 @@ fn binds(config: &Config, admin: Option<SocketAddr>, problems: &mut Problems) ->
     }
     for (index, listener) in config.listeners.entries.iter().enumerate() {
         for bind in listener.bind.value.iter().flat_map(|at| &at.value) {
-            let is_tcp = listener.protocol.or(Protocol::Tcp) == Protocol::Tcp;
+            let is_tcp = listener.protocol.or(Protocol::Tcp).has_connections();
             if is_tcp && written.is_none() && admin.is_some_and(|admin| collides(&bind.value, admin)) {
                 let message = format!(
                     "{} collides with the admin port, which is {ADMIN_DEFAULT} by default",
@@ -161,7 +166,7 @@ fn binds(config: &Config, admin: Option<SocketAddr>, problems: &mut Problems) ->
             }
             // A port of TCP and the same one of UDP have nothing to do with each other.
             let same = match listener.protocol.or(Protocol::Tcp) {
-                Protocol::Tcp => &mut binds,
+                Protocol::Tcp | Protocol::Tls => &mut binds,
                 Protocol::Udp => &mut datagrams,
             };
             same.add(bind, Owner::Listener(index), &words, problems);
@@ -209,34 +214,16 @@ fn required(listener: &raw::Listener, problems: &mut Problems) {
         "bind",
         "say where it listens, such as bind: 0.0.0.0:5432",
     );
-    need(listener.protocol.is_absent(), "protocol", "add protocol: tcp, or udp");
     need(
-        listener.pool.is_absent(),
+        listener.protocol.is_absent(),
+        "protocol",
+        "add protocol: tcp, udp or tls",
+    );
+    need(
+        listener.pool.is_absent() && listener.protocol.or(Protocol::Tcp) != Protocol::Tls,
         "pool",
         "say where its connections go: pool: NAME",
     );
-}
-
-fn pool_of(
-    listener: &raw::Listener,
-    config: &Config,
-    indexes: &HashMap<&str, usize>,
-    problems: &mut Problems,
-) -> Option<usize> {
-    let At { value: name, span } = listener.pool.value.as_ref()?;
-    let found = indexes.get(name.as_str()).copied();
-    // Without any pool that is the problem to report, once.
-    if found.is_none() && !config.partial && !indexes.is_empty() {
-        let names = config.pools.entries.iter().map(|pool| pool.name.value.as_str());
-        // Nobody sees the help of a problem that is only counted, and finding it is the slowest part of a check.
-        let help = if problems.is_full() {
-            String::new()
-        } else {
-            suggest::help(name, "defined pools", names)
-        };
-        problems.error(*span, format!("pool {} is not defined", quote(name)), help);
-    }
-    found
 }
 
 fn buffers(field: &Field<raw::Buffers>, problems: &mut Problems) -> Buffers {
@@ -278,7 +265,8 @@ fn keepalive(field: &Field<raw::Keepalive>) -> Keepalive {
 }
 
 /// `None` if it has no usable address, which was reported.
-fn model_listener(raw: &raw::Listener, pool: PoolIndex) -> Option<Listener> {
+fn model_listener(raw: &raw::Listener, pool: Option<usize>, routes: Routes) -> Option<Listener> {
+    let preface = preface::model(raw, routes);
     Some(Listener {
         name: raw.name.value.as_str().into(),
         bind: raw
@@ -290,7 +278,8 @@ fn model_listener(raw: &raw::Listener, pool: PoolIndex) -> Option<Listener> {
             .map(|at| at.value.clone())
             .collect(),
         protocol: raw.protocol.or(Protocol::Tcp),
-        pool,
+        pool: pool.map(PoolIndex),
+        preface,
         backlog: raw.backlog.value.as_ref().map(|at| at.value),
         routing_timeout: raw.routing_timeout.or(ROUTING_TIMEOUT.default),
         idle_timeout: raw.idle_timeout.or(IDLE_TIMEOUT.default),
@@ -300,6 +289,8 @@ fn model_listener(raw: &raw::Listener, pool: PoolIndex) -> Option<Listener> {
         max_connections: [&raw.max_connections, &raw.udp.max_sessions]
             .iter()
             .find_map(|field| field.value.as_ref().map(|at| at.value)),
+        access: access::model(&raw.access),
+        clients: access::clients(raw),
         affinity_group: raw.affinity_group.value.as_ref().map(|at| at.value.as_str().into()),
         udp: udp::model(&raw.udp),
     })

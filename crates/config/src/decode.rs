@@ -3,8 +3,10 @@
 //! The generic part is in `fields`; here each map of the format is one function that reads like the reference
 //! (pools in `pool`, health checks in `health`).
 
+mod access;
 mod health;
 mod pool;
+mod preface;
 mod udp;
 
 pub(crate) use pool::BALANCES;
@@ -25,7 +27,7 @@ use crate::values::word::{self, Choice};
 use crate::values::{address, duration, number, path, size};
 use ringway_core::model::{Address, LogFormat, Protocol, Workers};
 
-const PROTOCOLS: [Choice<Protocol>; 2] = [
+const PROTOCOLS: [Choice<Protocol>; 3] = [
     Choice {
         name: "tcp",
         aliases: &[],
@@ -36,8 +38,13 @@ const PROTOCOLS: [Choice<Protocol>; 2] = [
         aliases: &[],
         value: Protocol::Udp,
     },
+    Choice {
+        name: "tls",
+        aliases: &["sni", "tls_passthrough"],
+        value: Protocol::Tls,
+    },
 ];
-const PROTOCOLS_LATER: [&str; 2] = ["tls", "http"];
+const PROTOCOLS_LATER: [&str; 1] = ["http"];
 
 const LOG_FORMATS: [Choice<LogFormat>; 2] = [
     Choice {
@@ -69,6 +76,7 @@ pub(crate) fn config(root: &Node, cx: &mut Decoder<'_>) -> Config {
     config.buffers = fields.read("buffers", buffers);
     config.drain_timeout = fields.duration("drain_timeout", DRAIN_TIMEOUT);
     config.drain_delay = fields.duration("drain_delay", DRAIN_DELAY);
+    config.max_unrouted = fields.number("max_unrouted", MAX_CONNECTIONS);
     config.session_log = fields.read("session_log", session_log);
     let listeners = fields.read("listeners", |node, cx| {
         cx.section(node, "listener", LISTENERS_MAX, listener)
@@ -202,9 +210,11 @@ fn listener(name: At<String>, node: &Node, cx: &mut Decoder<'_>) -> Listener {
     listener.keepalive = fields.read("tcp_keepalive", keepalive);
     listener.dead_peer_timeout = fields.duration("dead_peer_timeout", DEAD_PEER_TIMEOUT);
     listener.max_connections = fields.number("max_connections", MAX_CONNECTIONS);
+    listener.access = access::decode(&mut fields);
     listener.affinity_group = fields.value("affinity_group", |text| {
         word::check_name(text).map(|()| text.to_owned())
     });
+    listener.preface = preface::decode(&mut fields);
     listener.udp = udp::decode(&mut fields);
     fields.finish();
     listener

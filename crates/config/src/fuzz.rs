@@ -22,7 +22,9 @@ pub fn fuzz_body(data: &[u8]) {
             let model = &checked.model;
             assert!(!model.listeners.is_empty() && !model.pools.is_empty());
             for listener in &model.listeners {
-                assert!(!listener.bind.is_empty() && listener.pool.0 < model.pools.len());
+                let mut pools = listener.pools().into_iter();
+                assert!(!listener.bind.is_empty() && pools.len() > 0);
+                assert!(pools.all(|pool| pool.0 < model.pools.len()));
             }
             model.pools.iter().for_each(check_pool);
             &checked.warnings

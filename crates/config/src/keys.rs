@@ -23,10 +23,16 @@ pub(crate) enum Place {
     SessionLog,
     /// One of `listeners`.
     Listener,
+    /// One of `routes` of a listener.
+    Route,
+    /// `proxy_protocol` of a listener.
+    ProxyProtocol,
     /// `tcp_keepalive` of a listener or a pool.
     Keepalive,
     /// One of `pools`.
     Pool,
+    /// `send_proxy` of a pool.
+    SendProxy,
     /// `hash` of a pool.
     Hash,
     /// `queue` of a pool.
@@ -45,13 +51,16 @@ pub(crate) enum Place {
 
 impl Place {
     /// In the order of the reference.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Top,
         Self::Admin,
         Self::Buffers,
         Self::SessionLog,
         Self::Listener,
+        Self::Route,
+        Self::ProxyProtocol,
         Self::Pool,
+        Self::SendProxy,
         Self::Hash,
         Self::Queue,
         Self::HealthCheck,
@@ -70,6 +79,9 @@ impl Place {
             Self::Buffers => "`buffers`",
             Self::SessionLog => "`session_log`",
             Self::Listener => "a listener",
+            Self::Route => "a route",
+            Self::ProxyProtocol => "`proxy_protocol`",
+            Self::SendProxy => "`send_proxy`",
             Self::Keepalive => "`tcp_keepalive`",
             Self::Pool => "a pool",
             Self::Hash => "`hash`",
@@ -85,7 +97,7 @@ impl Place {
     /// How sentences call one of its keys: with the map in front unless it has a line of its own.
     pub(crate) fn path(self, key: &str) -> String {
         match self {
-            Self::Top | Self::Listener | Self::Pool | Self::Backend => key.to_owned(),
+            Self::Top | Self::Listener | Self::Route | Self::Pool | Self::Backend => key.to_owned(),
             inner => format!("{}.{key}", inner.words().trim_matches('`')),
         }
     }
@@ -98,6 +110,9 @@ impl Place {
             Self::Buffers => "`buffers`",
             Self::SessionLog => "`session_log`",
             Self::Listener => "A listener (`listeners.NAME`)",
+            Self::Route => "A route (one of `routes` of a listener)",
+            Self::ProxyProtocol => "`proxy_protocol` (of a listener)",
+            Self::SendProxy => "`send_proxy` (of a pool)",
             Self::Keepalive => "`tcp_keepalive` (of a listener or a pool)",
             Self::Pool => "A pool (`pools.NAME`)",
             Self::Hash => "`hash` (of a pool)",

@@ -23,8 +23,9 @@ fn body_for(place: Place, indent: &str, protocol: &str) -> String {
     let applies = |key: &&Key| {
         place != Place::Listener
             || match protocol {
-                "udp" => !TCP_ONLY.contains(&key.name),
-                _ => !key.meaning.starts_with("UDP:"),
+                "udp" => !TCP_ONLY.contains(&key.name) && !key.meaning.starts_with("TLS:"),
+                "tls" => !key.meaning.starts_with("UDP:"),
+                _ => !key.meaning.starts_with("UDP:") && !key.meaning.starts_with("TLS:"),
             }
     };
     for key in of(place).filter(applies) {
@@ -86,6 +87,13 @@ fn every_documented_default_is_the_default() {
     let keys = body_for(Place::Listener, "    ", "udp");
     assert!(keys.contains("session_timeout") && keys.contains("affinity"), "{keys}");
     assert_eq!(udp(&keys), udp(""));
+    let tls = |keys: &str| {
+        let text = "listeners:\n  a:\n    bind: 0.0.0.0:443\n    protocol: tls\n    routes: [{ sni: a, pool: a }]\n";
+        check(format!("{text}{keys}pools: {{ a: {{ backends: 10.0.0.1:443 }} }}\n"))
+    };
+    let keys = body_for(Place::Listener, "    ", "tls");
+    assert!(keys.contains("fallback") && keys.contains("hello_max"), "{keys}");
+    assert_eq!(tls(&keys), tls(""));
 }
 
 #[test]
@@ -240,7 +248,7 @@ fn documented_ranges_are_the_ranges() {
         assert!(takes(key, high), "{} {high}", key.name);
         assert!(!takes(key, &above), "{} {above}", key.name);
     }
-    assert_eq!(ranges, 44, "every key that takes a range");
+    assert_eq!(ranges, 48, "every key that takes a range");
 }
 
 #[test]
@@ -267,6 +275,12 @@ fn typing_errors_in_new_maps_are_understood() {
         (Place::Backend, "bakup", "backup"),
         (Place::SessionLog, "fromat", "format"),
         (Place::Hash, "maxload", "max_load"),
+        (Place::Listener, "fallbak", "fallback"),
+        (Place::Listener, "proxy_protocl", "proxy_protocol"),
+        (Place::Route, "apln", "alpn"),
+        (Place::ProxyProtocol, "form", "from"),
+        (Place::Pool, "send_prox", "send_proxy"),
+        (Place::SendProxy, "check_sum", "checksum"),
     ] {
         match find(place, typed) {
             Found::Unknown { meant: Some(found), .. } => assert_eq!(found, meant, "{typed}"),

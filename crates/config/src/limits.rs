@@ -43,6 +43,8 @@ pub(crate) const BACKENDS_PER_POOL_MAX: usize = 4_096;
 pub(crate) const SOURCE_ADDRESSES_MAX: usize = 64;
 /// DNS servers of one pool; an answer is as good from the first as from the ninth.
 pub(crate) const RESOLVE_SERVERS_MAX: usize = 8;
+/// Networks of one `allow` or `deny`. The list of a whole country fits.
+pub(crate) const NETWORKS_MAX: usize = 10_000;
 /// Status codes and ranges of them in one `health_check.status`.
 pub(crate) const STATUSES_MAX: usize = 64;
 /// Bytes of a DNS name without a dot at its end (RFC 1035: 255 on the wire, with two lengths more than dots).
@@ -107,6 +109,8 @@ pub(crate) const RATE: Range = Range {
     min: 1,
     max: 10_000_000,
 };
+/// Connections of one client address in a second, or in a minute.
+pub(crate) const CONNECTION_RATE: Range = Range { min: 1, max: 1_000_000 };
 /// What the kernel keeps for a UDP socket, bytes.
 pub(crate) const RECEIVE_BUFFER: Range = Range {
     min: 64 << 10,
@@ -176,6 +180,17 @@ pub(crate) const DRAIN_DELAY: Span = Span {
     max: HOUR,
     default: Duration::ZERO,
 };
+/// Routes of one listener.
+pub(crate) const ROUTES_MAX: usize = 4_096;
+/// Names or protocols of one entry.
+pub(crate) const NAMES_PER_ROUTE_MAX: usize = 256;
+/// The longest TLS hello, bytes.
+pub(crate) const HELLO_MAX: Range = Range {
+    min: 1 << 10,
+    max: 64 << 10,
+};
+/// RFC 8446 allows a message of 16 MiB; what clients send is below 2 KiB, with large tickets and keys below 16.
+pub(crate) const HELLO_MAX_DEFAULT: u32 = 16 << 10;
 /// From accept until routed.
 pub(crate) const ROUTING_TIMEOUT: Span = Span {
     min: Duration::from_millis(100),
@@ -298,6 +313,7 @@ const _: () = assert!(fits(QUEUE_TIMEOUT) && fits(HEALTH_INTERVAL) && fits(HEALT
 const _: () = assert!(fits(RESOLVE_MIN) && fits(RESOLVE_MAX));
 const _: () = assert!(fits(SESSION_TIMEOUT) && fits(UNANSWERED_TIMEOUT));
 const _: () = assert!(holds(RECEIVE_BUFFER, RECEIVE_BUFFER_DEFAULT as u64));
+const _: () = assert!(holds(HELLO_MAX, HELLO_MAX_DEFAULT as u64) && HELLO_MAX.max <= u32::MAX as u64);
 const _: () = assert!(RECEIVE_BUFFER.min.is_power_of_two() && RECEIVE_BUFFER.max.is_power_of_two());
 const _: () = assert!(RECEIVE_BUFFER.max <= i32::MAX as u64 && DATAGRAMS.max <= u32::MAX as u64);
 const _: () =
@@ -333,6 +349,7 @@ const _: () = assert!(BUFFER_COUNT.max <= u16::MAX as u64);
 const _: () = assert!(BUFFER_SIZE.max <= u32::MAX as u64);
 const _: () = assert!(BACKLOG.max <= u32::MAX as u64);
 const _: () = assert!(MAX_CONNECTIONS.max <= u32::MAX as u64);
+const _: () = assert!(CONNECTION_RATE.max <= u32::MAX as u64);
 const _: () = assert!(WEIGHT.max <= u16::MAX as u64);
 const _: () = assert!(TRIES.max <= u8::MAX as u64);
 const _: () = assert!(KEEPALIVE_COUNT.max <= u8::MAX as u64);
@@ -345,5 +362,7 @@ const _: () = assert!(PASSIVE_FAILS.max <= u32::MAX as u64 && MAX_EJECTED.max <=
 // A full pool of backends with every key (a map, four keys, four values each) fits the node limit twice.
 const _: () = assert!(2 * 9 * BACKENDS_PER_POOL_MAX <= NODES_MAX);
 const _: () = assert!(DEPTH_NEEDED < DEPTH_MAX);
+// Both lists of one listener fit, and those of some others.
+const _: () = assert!(4 * NETWORKS_MAX <= NODES_MAX);
 // A listener's name may repeat in every problem without making the report unreadable.
 const _: () = assert!(NAME_CHARS_MAX <= 64);

@@ -19,6 +19,7 @@ pub(crate) fn merge(config: &mut Config, other: Config, problems: &mut Problems)
         problems,
     );
     field(&mut config.drain_delay, other.drain_delay, "drain_delay", problems);
+    field(&mut config.max_unrouted, other.max_unrouted, "max_unrouted", problems);
     field(&mut config.session_log, other.session_log, "session_log", problems);
     section(&mut config.listeners, other.listeners, "listener", problems);
     section(&mut config.pools, other.pools, "pool", problems);

@@ -76,6 +76,18 @@ impl Problems {
         self.add(Severity::Warning, span, message.into(), help.into(), Vec::new());
     }
 
+    /// Adds a warning that has to do with another place.
+    pub(crate) fn warning_with_note(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        help: impl Into<String>,
+        note: (Span, &str),
+    ) {
+        let notes = vec![(note.0, note.1.to_owned())];
+        self.add(Severity::Warning, span, message.into(), help.into(), notes);
+    }
+
     /// Whether the configuration cannot be used.
     pub(crate) fn has_errors(&self) -> bool {
         self.errors > 0

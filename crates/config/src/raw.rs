@@ -3,9 +3,12 @@
 //! `decode` makes these from YAML, `flags` from the command line; `check` turns them into the model.
 
 use crate::source::{At, Span};
+use ringway_core::access::Network;
 use ringway_core::model::{
-    Address, Affinity, Balance, Failback, HashAlgorithm, LogFormat, LogTarget, OnBackendDown, Protocol, Target, Workers,
+    Address, Affinity, Balance, Failback, HashAlgorithm, LogFormat, LogTarget, OnBackendDown, Protocol, ProxyVersion,
+    StartTls, Target, Workers,
 };
+use ringway_core::route::Names;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,6 +57,7 @@ pub(crate) struct Config {
     pub(crate) buffers: Field<Buffers>,
     pub(crate) drain_timeout: Field<Duration>,
     pub(crate) drain_delay: Field<Duration>,
+    pub(crate) max_unrouted: Field<u32>,
     /// `None`: off.
     pub(crate) session_log: Field<Option<SessionLog>>,
     pub(crate) listeners: Section<Listener>,
@@ -118,6 +122,7 @@ pub(crate) struct Listener {
     pub(crate) bind: Field<Vec<At<Address>>>,
     pub(crate) protocol: Field<Protocol>,
     pub(crate) pool: Field<String>,
+    pub(crate) preface: Preface,
     pub(crate) backlog: Field<u32>,
     pub(crate) routing_timeout: Field<Duration>,
     pub(crate) idle_timeout: Field<Duration>,
@@ -125,8 +130,100 @@ pub(crate) struct Listener {
     pub(crate) keepalive: Field<Keepalive>,
     pub(crate) dead_peer_timeout: Field<Duration>,
     pub(crate) max_connections: Field<u32>,
+    pub(crate) access: Access,
     pub(crate) affinity_group: Field<String>,
     pub(crate) udp: Udp,
+}
+
+/// The keys of a listener about what is read before a backend is chosen.
+#[derive(Debug, Default)]
+pub(crate) struct Preface {
+    pub(crate) routes: Field<Routes>,
+    pub(crate) fallback: Field<Fallback>,
+    pub(crate) hello_max: Field<u32>,
+    pub(crate) starttls: Field<StartTls>,
+    pub(crate) protocol_hint: Field<Hint>,
+    pub(crate) proxy_protocol: Field<Option<ProxyProtocol>>,
+}
+
+/// `routes` of a listener.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    /// Those that could be read, in the order of the file.
+    pub(crate) list: Vec<Route>,
+    /// Others could not, which was reported.
+    pub(crate) partial: bool,
+}
+
+/// One of `routes`.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// Where it stands.
+    pub(crate) span: Span,
+    pub(crate) sni: Field<Vec<At<Names>>>,
+    pub(crate) alpn: Field<Vec<At<Box<[u8]>>>>,
+    pub(crate) pool: Field<String>,
+}
+
+/// Where connections go that no route is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fallback {
+    Close,
+    Pool(String),
+}
+
+/// What a client's first bytes are expected to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hint {
+    Postgres,
+}
+
+/// A balancer in front.
+#[derive(Debug, Default)]
+pub(crate) struct ProxyProtocol {
+    pub(crate) accept: Field<Vec<At<ProxyVersion>>>,
+    pub(crate) from: Field<Vec<At<Network>>>,
+    pub(crate) per: Field<Per>,
+}
+
+/// What backends are told.
+#[derive(Debug, Default)]
+pub(crate) struct SendProxy {
+    pub(crate) version: Field<ProxyVersion>,
+    pub(crate) tlvs: Field<Vec<At<Tlv>>>,
+    pub(crate) checksum: Field<bool>,
+    pub(crate) per: Field<Per>,
+}
+
+/// What a PROXY header may tell besides addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tlv {
+    Sni,
+    Alpn,
+    UniqueId,
+}
+
+/// How often it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Per {
+    Session,
+    Datagram,
+}
+
+/// Who may use a listener, and how much of it.
+#[derive(Debug, Default)]
+pub(crate) struct Access {
+    pub(crate) allow: Field<Vec<At<Network>>>,
+    pub(crate) deny: Field<Vec<At<Network>>>,
+    pub(crate) max_connections_per_client: Field<u32>,
+    pub(crate) connection_rate: Field<Rate>,
+}
+
+/// So many in so much time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate {
+    pub(crate) count: u32,
+    pub(crate) per: Duration,
 }
 
 /// The keys of a listener that are particular to UDP.
@@ -152,6 +249,7 @@ impl Listener {
             bind: Field::default(),
             protocol: Field::default(),
             pool: Field::default(),
+            preface: Preface::default(),
             backlog: Field::default(),
             routing_timeout: Field::default(),
             idle_timeout: Field::default(),
@@ -159,10 +257,20 @@ impl Listener {
             keepalive: Field::default(),
             dead_peer_timeout: Field::default(),
             max_connections: Field::default(),
+            access: Access::default(),
             affinity_group: Field::default(),
             udp: Udp::default(),
         }
     }
+}
+
+/// One entry of a pool's `source`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// An address of this machine.
+    Address(IpAddr),
+    /// The client's own.
+    Client,
 }
 
 /// One of `pools`.
@@ -173,7 +281,9 @@ pub(crate) struct Pool {
     pub(crate) hash: Field<Hash>,
     pub(crate) connect_timeout: Field<Duration>,
     pub(crate) tries: Field<u8>,
-    pub(crate) source: Field<Vec<At<IpAddr>>>,
+    pub(crate) source: Field<Vec<At<Source>>>,
+    /// `None`: off.
+    pub(crate) send_proxy: Field<Option<SendProxy>>,
     pub(crate) keepalive: Field<Keepalive>,
     pub(crate) dead_peer_timeout: Field<Duration>,
     /// `None`: off.
@@ -205,6 +315,7 @@ impl Pool {
             connect_timeout: Field::default(),
             tries: Field::default(),
             source: Field::default(),
+            send_proxy: Field::default(),
             keepalive: Field::default(),
             dead_peer_timeout: Field::default(),
             queue: Field::default(),

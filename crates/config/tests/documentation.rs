@@ -2,7 +2,7 @@
 //! docs/examples.
 
 use ringway_config::{Checked, Source, parse, reference};
-use ringway_core::model::Probe;
+use ringway_core::model::{Probe, Speech};
 use std::fs;
 use std::path::PathBuf;
 
@@ -62,10 +62,29 @@ fn what_the_complete_sample_shows_as_default_is_the_default() {
     let shown = check(samples(&text)[1]).model;
     let bare = check(
         r#"session_log: stderr
+max_unrouted: 5000
 listeners:
-  postgres: { bind: 0.0.0.0:5432, protocol: tcp, pool: postgres, backlog: 4096, max_connections: 20000 }
+  postgres:
+    bind: 0.0.0.0:5432
+    protocol: tcp
+    pool: postgres
+    backlog: 4096
+    max_connections: 20000
+    max_connections_per_client: 500
+    connection_rate: 100/s
+    allow: [10.0.0.0/8, "2001:db8::/32"]
+    deny: 10.6.6.0/24
+    protocol_hint: postgres
   redis: { bind: [10.0.0.1:6379, '[2001:db8::1]:6379', unix:/run/ringway/redis.sock], protocol: tcp, pool: redis }
-  web: { bind: 0.0.0.0:443, protocol: tcp, pool: web }
+  web:
+    bind: 0.0.0.0:443
+    protocol: tls
+    routes:
+      - { alpn: [http/1.1, h2], sni: example.net, pool: web }
+      - { alpn: [http/1.1, h2], sni: "*.example.com", pool: web }
+      - { sni: www.example.com, pool: web }
+    proxy_protocol: { from: [10.0.0.0/8, "2001:db8::/32"] }
+  databases: { bind: 0.0.0.0:5433, protocol: tls, starttls: postgres, routes: [{ sni: a.db.example.com, pool: postgres }] }
   dns:
     bind: 0.0.0.0:53
     protocol: udp
@@ -91,6 +110,7 @@ pools:
     health_check: { protocol: send_expect, send: "PING\r\n", expect: "+PONG" }
     backends: [10.0.1.11:6379, 10.0.1.12:6379, unix:/run/redis/redis.sock]
   web:
+    send_proxy: { version: v2, tlvs: [unique_id, alpn, sni] }
     resolve: { servers: [10.0.0.53, "2001:db8::53"] }
     health_check:
       protocol: https
@@ -99,7 +119,7 @@ pools:
       body: '"ready"'
       tls: { server_name: www.example.com, verify: true, ca: /etc/ssl/example.pem }
     backends: [web.example.com:443, "srv:_https._tcp.example.com"]
-  dns: { health_check: dns, backends: [10.0.0.21:53, 10.0.0.22:53] }
+  dns: { send_proxy: v2, health_check: dns, backends: [10.0.0.21:53, 10.0.0.22:53] }
 "#,
     );
     assert_eq!(shown, bare.model);
@@ -133,7 +153,7 @@ fn every_example_is_valid_without_warnings() {
         assert!(text.starts_with("# "), "{} begins with what it is for", path.display());
         names.push(path.file_name().expect("a name").to_string_lossy().into_owned());
     }
-    for name in ["postgresql", "redis", "mysql", "http"] {
+    for name in ["postgresql", "redis", "mysql", "http", "tls"] {
         assert!(
             names.contains(&format!("ringway-{name}.yaml")),
             "{name} is not among {names:?}"
@@ -164,4 +184,34 @@ fn the_examples_ask_what_they_say() {
     );
     assert_eq!(probe("mysql", 0), (Probe::Tcp, None));
     assert!(matches!(probe("http", 0), (Probe::Http(http), None) if &*http.path == "/health"));
+}
+
+/// The example of TLS routes the names that its comments promise.
+#[test]
+fn the_example_of_tls_routes_what_it_says() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples/ringway-tls.yaml");
+    let model = check(&fs::read_to_string(path).expect("an example")).model;
+    let pool = |listener: usize, name: &str, protocols: &[&str]| {
+        let Speech::Tls(tls) = &model.listeners[listener].preface.speech else {
+            panic!("listener {listener} speaks TLS")
+        };
+        let protocols = protocols.iter().map(|protocol| protocol.as_bytes());
+        let found = tls.routes.find(Some(name), protocols);
+        found.map(|pool| model.pools[pool.0].name.to_string())
+    };
+    for (name, protocols, expected) in [
+        ("api.example.net", &["h2", "http/1.1"][..], Some("api")),
+        ("example.com", &[], Some("web")),
+        ("a.b.example.com", &["h2"], Some("web")),
+        ("api.example.com", &["acme-tls/1"], Some("acme")),
+        ("www.example.com", &["acme-tls/1"], Some("acme")),
+        ("example.org", &["h2"], None),
+    ] {
+        assert_eq!(pool(0, name, protocols).as_deref(), expected, "{name} {protocols:?}");
+    }
+    assert_eq!(
+        pool(1, "orders.db.example.com", &["postgresql"]).as_deref(),
+        Some("orders")
+    );
+    assert_eq!(pool(1, "db.example.com", &[]), None);
 }

@@ -1,7 +1,9 @@
 //! From text to the model, value by value; expected values are written out, not taken from the code.
 
 use ringway_config::{Checked, Flags, Severity, Source, from_flags, parse};
+use ringway_core::access::{Access, Network, NetworkSet};
 use ringway_core::model::*;
+use ringway_core::session::ClientLimits;
 use std::time::Duration;
 
 fn check(text: &str) -> Checked {
@@ -19,6 +21,13 @@ fn secs(seconds: u64) -> Duration {
 
 fn inet(text: &str) -> Address {
     Address::Inet(text.parse().expect("an address in the test"))
+}
+
+fn networks(list: &[(&str, u8)]) -> NetworkSet {
+    let network = |&(address, prefix): &(&str, u8)| {
+        Network::containing(address.parse().expect("an address in the test"), prefix).expect("a network in the test")
+    };
+    list.iter().map(network).collect()
 }
 
 fn at(text: &str) -> Target {
@@ -59,12 +68,14 @@ fn a_minimal_file_has_the_documented_defaults() {
         },
         drain_timeout: secs(30),
         drain_delay: secs(0),
+        max_unrouted: None,
         session_log: None,
         listeners: vec![Listener {
             name: "web".into(),
             bind: vec![inet("0.0.0.0:80")],
             protocol: Protocol::Tcp,
-            pool: PoolIndex(0),
+            pool: Some(PoolIndex(0)),
+            preface: Preface::default(),
             backlog: None,
             routing_timeout: secs(5),
             idle_timeout: secs(3_600),
@@ -72,6 +83,8 @@ fn a_minimal_file_has_the_documented_defaults() {
             keepalive,
             dead_peer_timeout: secs(60),
             max_connections: None,
+            access: Access::default(),
+            clients: ClientLimits::default(),
             affinity_group: None,
             udp: Udp::default(),
         }],
@@ -85,7 +98,8 @@ fn a_minimal_file_has_the_documented_defaults() {
             },
             connect_timeout: secs(5),
             tries: 3,
-            source: vec![],
+            source: ringway_core::model::Source::Kernel,
+            send_proxy: None,
             keepalive,
             dead_peer_timeout: secs(60),
             queue: None,
@@ -147,6 +161,10 @@ listeners:
     tcp_keepalive: { idle: 5s, interval: 2s, count: 3 }
     dead_peer_timeout: 90s
     max_connections: 1000
+    max_connections_per_client: 50
+    connection_rate: 90/m
+    allow: [10.0.0.0/8, 192.0.2.7, '2001:db8::/32']
+    deny: 10.6.6.0/24
 pools:
   first: { backends: 10.0.0.1:80 }
   second: { backends: 10.0.0.1:80 }
@@ -179,7 +197,8 @@ pools:
             Address::Unix("/run/x.sock".into()),
         ],
         protocol: Protocol::Tcp,
-        pool: PoolIndex(1),
+        pool: Some(PoolIndex(1)),
+        preface: Preface::default(),
         backlog: Some(128),
         routing_timeout: Duration::from_millis(700),
         idle_timeout: secs(7_200),
@@ -191,6 +210,16 @@ pools:
         },
         dead_peer_timeout: secs(90),
         max_connections: Some(1_000),
+        access: Access {
+            allow: Some(networks(&[("10.0.0.0", 8), ("192.0.2.7", 32), ("2001:db8::", 32)])),
+            deny: networks(&[("10.6.6.0", 24)]),
+        },
+        clients: ClientLimits {
+            sessions: Some(50),
+            // 60 s / 90; a tenth of 90 at once.
+            interval: Some(Duration::from_nanos(666_666_666)),
+            burst: 9,
+        },
         affinity_group: None,
         udp: Udp::default(),
     };
@@ -237,7 +266,11 @@ pools:
         },
         connect_timeout: Duration::from_millis(750),
         tries: 16,
-        source: vec!["10.0.0.5".parse().expect("IPv4"), "2001:db8::5".parse().expect("IPv6")],
+        source: ringway_core::model::Source::Addresses(vec![
+            "10.0.0.5".parse().expect("IPv4"),
+            "2001:db8::5".parse().expect("IPv6"),
+        ]),
+        send_proxy: None,
         keepalive: Keepalive {
             idle: secs(60),
             interval: secs(10),
@@ -374,7 +407,7 @@ fn several_files_are_one_configuration_and_keep_their_order() {
     let names: Vec<&str> = checked.model.pools.iter().map(|pool| &*pool.name).collect();
     assert_eq!(
         (names.as_slice(), checked.model.listeners[0].pool),
-        (["p2", "p1"].as_slice(), PoolIndex(1))
+        (["p2", "p1"].as_slice(), Some(PoolIndex(1)))
     );
     assert_eq!(checked.model.workers, Workers::Count(3));
     assert_eq!(

@@ -17,5 +17,6 @@ pub mod resolve;
 pub mod session_log;
 pub mod status;
 pub mod supervisor;
+mod transparent;
 
 pub use ringway_core::model;

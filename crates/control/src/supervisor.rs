@@ -12,6 +12,7 @@ use crate::notify;
 use crate::readiness::{Phase, Readiness};
 use crate::session_log::{Names, SessionLog};
 use crate::status::{Live, compact};
+use crate::transparent;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringway_core::backend::Registry;
 use ringway_core::gate::{Cap, Gates};
@@ -19,9 +20,13 @@ use ringway_core::limits::{self, Granted, LimitError, ProcessLimits};
 use ringway_core::model::{Address, Model, Protocol};
 use ringway_core::snapshot::Snapshot;
 use ringway_core::stats::WorkerStats;
-use ringway_proxy::worker::{ClientBounds, Worker, WorkerConfig, WorkerSockets, bind_all, client_bounds};
+use ringway_proxy::access::{ClientBounds, client_bounds};
+use ringway_proxy::state::{ListenerKeys, cancel_keys};
+use ringway_proxy::unrouted::{UnroutedConnections, unrouted};
+use ringway_proxy::worker::{Worker, WorkerConfig, WorkerSockets, bind_all};
 use ringway_runtime::Capabilities;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -35,7 +40,7 @@ pub enum RunError {
     Limits(LimitError),
     /// Ports that cannot be bound, one sentence each, at least one.
     Bind(Vec<String>),
-    /// io_uring cannot be used here, or a worker, a probe, a look-up or the session log could not start.
+    /// io_uring cannot be used here, a capability is missing, or a worker, a probe, a look-up or the session log could not start.
     Start(String),
     /// The main thread cannot get what it needs from the kernel.
     Control(io::Error),
@@ -54,6 +59,7 @@ pub fn run(model: Model, sources: Vec<String>, logs: &Logs) -> Result<(), RunErr
     let granted = granted().map_err(RunError::Control)?;
     let limits =
         limits::check(&model, u32::try_from(workers).unwrap_or(u32::MAX), granted).map_err(RunError::Limits)?;
+    transparent::check(&model).map_err(RunError::Start)?;
     let ports = bind(&model, workers)?;
     let caps = limits::caps(&model, &limits, granted);
     let gates = Arc::new(Gates::new(
@@ -74,6 +80,10 @@ pub fn run(model: Model, sources: Vec<String>, logs: &Logs) -> Result<(), RunErr
     let common = Common {
         gates,
         clients: client_bounds(&observed.snapshot.model),
+        unrouted: unrouted(limits.unrouted(observed.snapshot.model.max_unrouted), workers),
+        cancel_keys: cancel_keys(&observed.snapshot.model),
+        // Keyed anew for every process.
+        id_seed: RandomState::new().hash_one(0),
         capabilities,
         observed,
         ear,
@@ -263,6 +273,9 @@ async fn sample(live: Arc<Live>) {
 struct Common {
     gates: Arc<Gates>,
     clients: ClientBounds,
+    unrouted: UnroutedConnections,
+    cancel_keys: ListenerKeys,
+    id_seed: u64,
     capabilities: Capabilities,
     observed: Arc<Observed>,
     ear: Arc<Ear>,
@@ -308,6 +321,9 @@ fn worker_config(index: usize, cpu: Option<usize>, sockets: WorkerSockets, commo
         sockets,
         gates: common.gates.clone(),
         clients: common.clients.clone(),
+        unrouted: common.unrouted.clone(),
+        cancel_keys: common.cancel_keys.clone(),
+        id_seed: common.id_seed,
         capabilities: common.capabilities,
         observer: common.ear.clone(),
         epoch: common.epoch,
@@ -321,6 +337,7 @@ fn announce(observed: &Observed, bound: &[Vec<Address>], placed: &str, limits: P
         for address in compact(addresses) {
             match listener.protocol {
                 Protocol::Tcp => tracing::info!(listener = &*listener.name, address, "serving"),
+                Protocol::Tls => tracing::info!(listener = &*listener.name, address, "serving TLS, routed by name"),
                 Protocol::Udp => {
                     tracing::info!(
                         listener = &*listener.name,

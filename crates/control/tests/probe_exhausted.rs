@@ -18,7 +18,7 @@ async fn want_of_descriptors_is_local() {
         fails: 3,
         passes: 2,
     };
-    let prober = Prober::new(&check).expect("can be prepared");
+    let prober = Prober::new(&check, None).expect("can be prepared");
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("reads the limit");
     setrlimit(Resource::RLIMIT_NOFILE, 64, hard).expect("lowers the limit");
     let hoard: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();

@@ -26,6 +26,8 @@ pub struct BackendState {
     count: Count,
     /// Where connections wait for room at this backend; set once, before it can be chosen.
     line: OnceLock<Arc<Line>>,
+    /// 1 once it was told that a client cannot be taken to it.
+    passed_over: AtomicU32,
     /// Parallel to workers; each is written by its worker only.
     pub workers: Box<[BackendStats]>,
 }
@@ -141,6 +143,7 @@ impl BackendState {
                 connections: AtomicU32::new(0),
             },
             line: OnceLock::new(),
+            passed_over: AtomicU32::new(0),
             workers: (0..workers).map(|_| BackendStats::default()).collect(),
         }
     }
@@ -154,6 +157,12 @@ impl BackendState {
     pub fn wait_in(&self, line: &Arc<Line>) {
         // A backend stays in its pool, so a second line is the first one.
         let _ = self.line.set(line.clone());
+    }
+
+    /// Whether this is the first time over all workers that it is passed over because a client cannot be taken to it
+    /// (`source: client`).
+    pub fn is_first_passed_over(&self) -> bool {
+        self.passed_over.load(Ordering::Relaxed) == 0 && self.passed_over.swap(1, Ordering::Relaxed) == 0
     }
 
     /// Whether one more connection fits and it is not kept for a trial that is under way.
@@ -202,6 +211,15 @@ impl BackendState {
             .compare_exchange(seen, seen + 1, Ordering::AcqRel, Ordering::Acquire)
             .is_ok();
         self.reserved(taken, trial)
+    }
+
+    /// Takes one connection whatever the limit, and no trial. For what must get through where all is busy, and is short.
+    pub fn reserve_beyond(self: &Arc<Self>) -> Reservation {
+        self.count.connections.fetch_add(1, Ordering::AcqRel);
+        Reservation {
+            state: self.clone(),
+            trial: None,
+        }
     }
 
     fn reserved(self: &Arc<Self>, taken: bool, trial: Option<Trial>) -> Option<Reservation> {

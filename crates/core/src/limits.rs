@@ -4,7 +4,7 @@
 //! start, before anything is bound.
 
 use crate::gate::Cap;
-use crate::model::{Backend, Listener, Model, Pool, Protocol, Resolve, Target};
+use crate::model::{Backend, Listener, Model, Pool, Protocol, Resolve, Source, Target};
 use std::fmt;
 
 /// Descriptors of one relay: the client's socket and the backend's.
@@ -174,14 +174,17 @@ pub struct Demand {
 impl Demand {
     fn new(model: &Model, listener: &Listener, ports: u32) -> Self {
         let of = match listener.protocol {
-            Protocol::Tcp => Of::Connections,
+            Protocol::Tcp | Protocol::Tls => Of::Connections,
             Protocol::Udp => {
-                // Each source address has ports of its own.
-                let sources = model.pools[listener.pool.0].source.len();
-                let each = u32::try_from(sources.max(1)).unwrap_or(u32::MAX);
+                // Each source address has ports of its own; of clients there are as many as there are sessions.
+                let (sources, is_shared) = match &model.pools[listener.only_pool().0].source {
+                    Source::Kernel => (1, true),
+                    Source::Addresses(list) => (u32::try_from(list.len()).unwrap_or(u32::MAX), false),
+                    Source::Client => (u32::MAX, false),
+                };
                 Of::Sessions {
-                    ports: ports.saturating_mul(each),
-                    is_shared: sources == 0,
+                    ports: ports.saturating_mul(sources),
+                    is_shared,
                 }
             }
         };
@@ -351,6 +354,14 @@ pub struct ProcessLimits {
     pub reserve: u64,
     /// The descriptor limit.
     pub descriptors: u64,
+}
+
+impl ProcessLimits {
+    /// Connections of which it may be unknown where they go. Without `max` half of all connections: whoever says nothing
+    /// keeps nobody out who does.
+    pub fn unrouted(&self, max: Option<u32>) -> u32 {
+        max.unwrap_or(self.connections_max / 2).max(1)
+    }
 }
 
 impl fmt::Display for ProcessLimits {

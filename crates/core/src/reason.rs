@@ -1,4 +1,4 @@
-//! Closed sets of reasons: why a session ended, why a connection was shed, why a connect failed.
+//! Closed sets of reasons: why a session ended, why a connection was shed or refused, why a connect failed.
 //!
 //! Each set is declared once; metric labels, log words and blame follow from the table. Never a wildcard arm: a new
 //! reason must be placed by hand.
@@ -88,6 +88,28 @@ reasons! {
         BackendRemoved = "backend_removed", Operator;
         /// The session was on a backup, and backends that are no backups are well again.
         Failback = "failback", Operator;
+        /// It was not known where the connection goes when `routing_timeout` was over.
+        RoutingTimeout = "routing_timeout", Client;
+        /// The client ended the connection before it was known where it goes.
+        ClientLeft = "client_left", Client;
+        /// The client's first bytes are no TLS hello, or one that cannot be read.
+        BadHello = "bad_hello", Client;
+        /// The client's TLS hello is longer than `hello_max`.
+        HelloTooLarge = "hello_too_large", Client;
+        /// No route matches the client's TLS hello, and there is no fallback.
+        NoRoute = "no_route", Client;
+        /// A balancer in front sent no PROXY header, or one that cannot be read.
+        BadProxyHeader = "bad_proxy_header", Client;
+        /// The client's first bytes are no PostgreSQL.
+        BadStartup = "bad_startup", Client;
+        /// The backend does not speak TLS although its client asked for it (`starttls`).
+        StarttlsRefused = "starttls_refused", Backend;
+        /// It had waited the longest of those of which it was not known where they go, and there were more than
+        /// `max_unrouted`.
+        Displaced = "displaced", Local;
+        /// The client that the PROXY header names may not connect, or has too many connections; or too many cancel requests
+        /// came that have to go to every server.
+        Refused = "refused", Client;
         /// Still open when `drain_timeout` was over, or a second signal came.
         DrainDeadline = "drain_deadline", Operator;
         /// A bug of ours ended this connection's task.
@@ -106,11 +128,31 @@ reasons! {
 }
 
 reasons! {
+    /// Why a connection was closed by reset as soon as it was accepted, before anything was read from it.
+    RefuseReason {
+        /// `allow` and `deny` do not let this address in.
+        Denied = "denied", Client;
+        /// Its client has as many connections as `max_connections_per_client` allows.
+        ClientConnections = "client_connections", Client;
+        /// Its client's connections come faster than `connection_rate` allows.
+        ClientRate = "client_rate", Client;
+        /// Connections must come from a trusted proxy (`proxy_protocol.from`), and this one does not.
+        UntrustedProxy = "untrusted_proxy", Client;
+    }
+}
+
+reasons! {
     /// Why a datagram was not passed on. Nobody is told: an answer of our own could be sent to whoever was named as the
     /// sender.
     DropReason {
         /// It came from one of our own addresses, or from a backend that is none of its session's.
         Loop = "loop", Client;
+        /// A PROXY header must say who the client is, and its sender is not one who may (`proxy_protocol.from`).
+        UntrustedProxy = "untrusted_proxy", Client;
+        /// It begins with no PROXY header where one must be, or with one that cannot be read, or with one where none may be.
+        BadProxyHeader = "bad_proxy_header", Client;
+        /// `allow` and `deny` do not let its sender open a session.
+        Denied = "denied", Client;
         /// Its sender sends more than `rate` allows.
         Rate = "rate", Client;
         /// It would open a session, and there are as many as there may be.
@@ -127,6 +169,8 @@ reasons! {
         Draining = "draining", Operator;
         /// No socket could be made for its session (descriptors, ports, memory).
         LocalError = "local_error", Local;
+        /// With the PROXY header in front it would be longer than a datagram can be.
+        TooLong = "too_long", Client;
         /// The kernel had no room to send it.
         SendFull = "send_full", Local;
         /// The kernel had no room to keep it until we took it.
@@ -151,6 +195,8 @@ reasons! {
         Unreachable = "unreachable", Backend;
         /// The connection was reset while it was being made.
         Reset = "reset", Backend;
+        /// It does not speak TLS although its client asked for it (`starttls`).
+        NoTls = "no_tls", Backend;
         /// An error of our own (EMFILE, ENFILE, EADDRNOTAVAIL, ENOBUFS, ENOMEM); never counts against a backend.
         Local = "local", Local;
         /// Any other error of connect(2).

@@ -3,7 +3,7 @@
 //! Every counter has one writer (its worker), so an update is a relaxed load and a relaxed store, never an atomic
 //! read-modify-write; a scrape sums over workers without asking them. Sums may be a few events behind, never torn.
 
-use crate::reason::{ConnectError, DropReason, EndReason, ShedReason};
+use crate::reason::{ConnectError, DropReason, EndReason, RefuseReason, ShedReason};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -138,6 +138,8 @@ pub struct ListenerStats {
     pub ended: [Counter; EndReason::COUNT],
     /// Shed connections by [`ShedReason::index`].
     pub shed: [Counter; ShedReason::COUNT],
+    /// Refused connections by [`RefuseReason::index`].
+    pub refused: [Counter; RefuseReason::COUNT],
     /// From accept to end.
     pub session_seconds: Histogram,
     /// Datagrams of clients that were passed on to backends.
@@ -203,6 +205,8 @@ pub struct RuntimeStats {
     pub tasks_panicked: Counter,
     /// Tasks that exist now.
     pub tasks: Counter,
+    /// Connections of which it is not known yet where they go, now.
+    pub unrouted: Counter,
 }
 
 /// Everything that one worker counts apart from backends.

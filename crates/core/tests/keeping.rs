@@ -129,6 +129,7 @@ fn model(pools: Vec<Pool>) -> Model {
         buffers: Buffers { count: 16, size: 1024 },
         drain_timeout: seconds(1),
         drain_delay: seconds(0),
+        max_unrouted: None,
         session_log: None,
         listeners: Vec::new(),
         pools,

@@ -4,16 +4,20 @@
 //! what is checked is the product's own code and no feature can switch it on in the product.
 #![allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
 
+#[path = "../src/access.rs"]
+mod access;
 #[path = "../src/backend.rs"]
 mod backend;
 #[path = "../src/balance/mod.rs"]
 mod balance;
-#[path = "../src/model.rs"]
+#[path = "../src/model/mod.rs"]
 mod model;
 #[path = "../src/queue.rs"]
 mod queue;
 #[path = "../src/reason.rs"]
 mod reason;
+#[path = "../src/route.rs"]
+mod route;
 #[path = "../src/session/mod.rs"]
 mod session;
 #[path = "../src/snapshot.rs"]

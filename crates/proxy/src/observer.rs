@@ -29,10 +29,16 @@ pub trait Observer: Debug + Send + Sync {
 pub struct SessionRecord {
     /// Who connected; `None` if it was gone before it was asked.
     pub client: Option<Address>,
+    /// The balancer in front that said who connected, in a PROXY header.
+    pub proxy: Option<Address>,
+    /// The name that the client asked for in its TLS hello, in normal form.
+    pub server_name: Option<Box<str>>,
+    /// What the backend was told as the connection's own name (PROXY protocol, TLV 0x05).
+    pub id: Option<Box<str>>,
     /// Position in `Model::listeners`.
     pub listener: usize,
-    /// The pool.
-    pub pool: PoolIndex,
+    /// The pool; `None`: it ended before it was known where it goes.
+    pub pool: Option<PoolIndex>,
     /// The backend of the last try; `None`: none could be chosen.
     pub backend: Option<Arc<BackendState>>,
     /// Backends tried.

@@ -3,16 +3,20 @@
 //! Lives on the worker's thread. Other threads reach it only through [`Orders`], which are flags; whoever sets one has
 //! every task polled.
 
+use crate::access::ClientBounds;
 use crate::observer::{Observer, SessionRecord};
+use crate::unrouted::UnroutedConnections;
 use ringway_core::balance::{Choice, ClientKey, NoChoice, Selector, Tried};
+use ringway_core::cancel::CancelKeys;
 use ringway_core::gate::Gates;
-use ringway_core::model::PoolIndex;
+use ringway_core::model::{Listener, Model, PoolIndex, Source, Speech};
 use ringway_core::snapshot::{PoolView, Snapshot};
 use ringway_core::spare::Spare;
 use ringway_core::stats::WorkerStats;
-use ringway_runtime::Handle;
 use ringway_runtime::faults::{Fault, active};
+use ringway_runtime::{Handle, Time};
 use std::cell::{Cell, RefCell};
+use std::hash::RandomState;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,6 +67,8 @@ pub struct WorkerState {
     pub stats: Arc<WorkerStats>,
     /// Caps, shared by all workers.
     pub gates: Arc<Gates>,
+    /// Bounds on client addresses, shared by all workers.
+    pub(crate) clients: ClientBounds,
     /// What other threads want.
     pub orders: Arc<Orders>,
     /// Hears of what is met.
@@ -75,6 +81,18 @@ pub struct WorkerState {
     records: RefCell<Vec<SessionRecord>>,
     /// Whether somebody does.
     pub(crate) logs_sessions: bool,
+    /// Connections of which it is not known yet where they go.
+    pub(crate) unrouted: UnroutedConnections,
+    /// The keys that PostgreSQL servers issued, by listener; shared by all workers.
+    cancel_keys: ListenerKeys,
+    /// When the next CancelRequest of an unknown key would be on time.
+    pub(crate) cancels_due: Cell<Time>,
+    /// Those that are being passed on to every server.
+    pub(crate) cancels_passing: Cell<u32>,
+    /// What no other process has in common with this one's connections.
+    id_seed: u64,
+    /// Counts what needs a number of its own.
+    numbers: Cell<u64>,
     /// Connections that are being served.
     connections: Cell<u64>,
     /// The task that waits for the last connection's end.
@@ -89,6 +107,20 @@ pub struct WorkerState {
     streams: Rc<Cell<u32>>,
     /// Bytes that relays copied out of buffers and still hold.
     spilled: Rc<Cell<u64>>,
+}
+
+/// The keys of one listener.
+pub(crate) type Keys = CancelKeys<RandomState>;
+/// Those of each listener that has any; parallel to `Model::listeners`.
+pub type ListenerKeys = Arc<[Option<Arc<CancelKeys<RandomState>>>]>;
+
+/// No key is known yet.
+pub fn cancel_keys(model: &Model) -> ListenerKeys {
+    let keys = |listener: &Listener| {
+        let issues = listener.preface.speech == Speech::Postgres;
+        issues.then(|| Arc::new(CancelKeys::new(RandomState::new())))
+    };
+    model.listeners.iter().map(keys).collect()
 }
 
 /// A pool's view as last seen: used without touching what other workers count.
@@ -109,12 +141,20 @@ pub struct Parts {
     pub stats: Arc<WorkerStats>,
     /// Caps, shared by all workers.
     pub gates: Arc<Gates>,
+    /// Bounds on client addresses, shared by all workers.
+    pub clients: ClientBounds,
     /// What other threads want.
     pub orders: Arc<Orders>,
     /// Hears of what is met.
     pub observer: Arc<dyn Observer>,
     /// What the clock of all workers shows when this one's shows 0.
     pub clock_offset: Duration,
+    /// Connections of which it is not known yet where they go, shared by all workers.
+    pub unrouted: UnroutedConnections,
+    /// The keys that PostgreSQL servers issued, shared by all workers.
+    pub cancel_keys: ListenerKeys,
+    /// Drawn once per process: begins the names of connections.
+    pub id_seed: u64,
 }
 
 impl WorkerState {
@@ -125,9 +165,13 @@ impl WorkerState {
             snapshot,
             stats,
             gates,
+            clients,
             orders,
             observer,
             clock_offset,
+            unrouted,
+            cancel_keys,
+            id_seed,
         } = parts;
         let views = snapshot.pools.iter().map(|pool| CachedView {
             version: pool.version(),
@@ -140,11 +184,18 @@ impl WorkerState {
             snapshot,
             stats,
             gates,
+            clients,
             orders,
             logs_sessions: observer.logs_sessions(),
             observer,
             clock_offset,
             records: RefCell::default(),
+            unrouted,
+            cancel_keys,
+            cancels_due: Cell::default(),
+            cancels_passing: Cell::default(),
+            id_seed,
+            numbers: Cell::new(0),
             connections: Cell::new(0),
             main: RefCell::default(),
             blocked: RefCell::default(),
@@ -188,9 +239,11 @@ impl WorkerState {
         ask(&cached.view)
     }
 
-    /// Whether a pool's choice depends on who the client is.
+    /// Whether it matters to a pool who the client is: for the choice, or because backends see it.
     pub(crate) fn asks_for_client(&self, listener: usize, pool: PoolIndex) -> bool {
-        self.snapshot.model.listeners[listener].stays_at_host()
+        let model = &self.snapshot.model;
+        model.listeners[listener].stays_at_host()
+            || model.pools[pool.0].source == Source::Client
             || self.views.borrow()[pool.0].view.selector.asks_for_client()
     }
 
@@ -213,6 +266,28 @@ impl WorkerState {
     /// Nanoseconds on the shared clock at a point in time of this worker.
     pub(crate) fn shared_nanos(&self, time: ringway_runtime::Time) -> u64 {
         (self.clock_offset.as_nanos() as u64).saturating_add(time.as_nanos())
+    }
+
+    /// Where the keys of a listener's servers are kept, if they are.
+    pub(crate) fn cancel_keys(&self, listener: usize) -> Option<&Arc<Keys>> {
+        self.cancel_keys[listener].as_ref()
+    }
+
+    /// A number that no other caller in this process gets.
+    pub(crate) fn next_number(&self) -> u64 {
+        let number = if active(Fault::NameRepeated) {
+            0
+        } else {
+            self.numbers.get()
+        };
+        self.numbers.set(number + 1);
+        // At most 1,024 workers.
+        number << 10 | self.index as u64
+    }
+
+    /// A name that no other connection has, here or elsewhere: 32 hexadecimal digits.
+    pub(crate) fn next_id(&self) -> String {
+        format!("{:016x}{:016x}", self.id_seed, self.next_number())
     }
 
     /// Keeps a finished session for the log, until the end of the turn.
@@ -247,7 +322,7 @@ impl WorkerState {
         }
     }
 
-    /// A relay holds buffers that it cannot send.
+    /// A relay, or a connection that is to be one, holds buffers that it cannot send.
     /// Returns the round in which it was noted: noting again in the same round is not needed.
     pub(crate) fn note_blocked(&self, relay: &Waker, noted: u32) -> u32 {
         let round = self.blocked_round.get();
@@ -328,6 +403,7 @@ impl WorkerState {
         stats.cq_overflows.set(counted.overflows);
         stats.tasks_panicked.set(counted.tasks_panicked);
         stats.tasks.set(counted.tasks);
+        stats.unrouted.set(self.unrouted.len(self.index) as u64);
     }
 }
 

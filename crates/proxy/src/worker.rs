@@ -3,23 +3,23 @@
 //! `control` binds all listeners of all workers first, then starts the workers; nothing is accepted before every bind
 //! has succeeded.
 
+use crate::access::ClientBounds;
 use crate::convert;
 use crate::observer::Observer;
-use crate::state::{Orders, Parts, WorkerState};
+use crate::state::{ListenerKeys, Orders, Parts, WorkerState};
 use crate::tcp::accept::{accept, until_ended};
 use crate::udp;
+use crate::unrouted::UnroutedConnections;
 use ringway_core::gate::Gates;
 use ringway_core::model::{Address, Listener, Model, Protocol};
-use ringway_core::session::Clients;
 use ringway_core::snapshot::Snapshot;
 use ringway_core::stats::WorkerStats;
 use ringway_runtime::socket::{self, ListenError};
 use ringway_runtime::{
-    BufferOptions, Capabilities, DatagramOptions, ListenOptions, Remote, Runtime, bind_datagrams,
+    BufferOptions, Capabilities, DatagramOptions, ListenOptions, Remote, Runtime, Unavailable, bind_datagrams,
     probe_datagram_address_free, receive_buffer, thread as cpu,
 };
 use std::fmt;
-use std::hash::RandomState;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -55,7 +55,7 @@ enum ListenerSockets {
 impl ListenerSockets {
     const fn new(protocol: Protocol) -> Self {
         match protocol {
-            Protocol::Tcp => Self::Tcp(Vec::new()),
+            Protocol::Tcp | Protocol::Tls => Self::Tcp(Vec::new()),
             Protocol::Udp => Self::Udp(Vec::new()),
         }
     }
@@ -73,18 +73,6 @@ impl ListenerSockets {
 /// Buffers for datagrams of a worker that has a UDP listener. Only those that are used take memory: a page for each short
 /// datagram that waits to be sent on.
 const DATAGRAM_BUFFERS: u16 = 256;
-
-/// The bounds on client addresses of each listener, over all workers; parallel to `Model::listeners`.
-pub type ClientBounds = Arc<[Option<Arc<Clients<RandomState>>>]>;
-
-/// Nobody has a session yet.
-pub fn client_bounds(model: &Model) -> ClientBounds {
-    let bounds = |listener: &Listener| {
-        let limits = listener.udp.clients;
-        (!limits.is_none()).then(|| Arc::new(Clients::new(limits, RandomState::new())))
-    };
-    model.listeners.iter().map(bounds).collect()
-}
 
 /// The sockets of each worker, and the addresses as bound.
 pub type Bound = (Vec<WorkerSockets>, Vec<Vec<Address>>);
@@ -163,6 +151,8 @@ fn bind_udp(
     let options = DatagramOptions {
         receive_buffer: listener.udp.receive_buffer,
         send_buffer: 0,
+        // Of which one may be another client's than the next.
+        apart: listener.preface.proxy.as_ref().is_some_and(|proxy| proxy.each_datagram),
     };
     probe_datagram_address_free(address)?;
     let mut sockets = Vec::with_capacity(workers);
@@ -233,6 +223,12 @@ pub struct WorkerConfig {
     pub gates: Arc<Gates>,
     /// Bounds on client addresses, shared by all workers.
     pub clients: ClientBounds,
+    /// Connections of which it is not known yet where they go, shared by all workers.
+    pub unrouted: UnroutedConnections,
+    /// The keys that PostgreSQL servers issued, shared by all workers.
+    pub cancel_keys: ListenerKeys,
+    /// Drawn once per process: begins the names of connections.
+    pub id_seed: u64,
     /// What the kernel can do.
     pub capabilities: Capabilities,
     /// Hears of what the worker meets.
@@ -325,23 +321,7 @@ fn run(config: WorkerConfig, orders: Arc<Orders>, started: &SyncSender<Result<Re
             "cannot pin to core {cpu}: {errno}; running unpinned"
         );
     }
-    let buffers = config.snapshot.model.buffers;
-    let buffers = BufferOptions {
-        count: buffers.count,
-        size: buffers.size,
-    };
-    let serves_udp = config
-        .snapshot
-        .model
-        .listeners
-        .iter()
-        .any(|it| it.protocol == Protocol::Udp);
-    let runtime = if serves_udp {
-        Runtime::with_datagrams(&config.capabilities, buffers, DATAGRAM_BUFFERS)
-    } else {
-        Runtime::new(&config.capabilities, buffers)
-    };
-    let runtime = match runtime {
+    let runtime = match runtime(&config) {
         Ok(runtime) => runtime,
         Err(unavailable) => {
             // The other end waits for exactly this.
@@ -361,9 +341,13 @@ fn run(config: WorkerConfig, orders: Arc<Orders>, started: &SyncSender<Result<Re
         snapshot: config.snapshot,
         stats: config.stats,
         gates: config.gates,
+        clients: config.clients,
         orders,
         observer: config.observer,
         clock_offset,
+        unrouted: config.unrouted,
+        cancel_keys: config.cancel_keys,
+        id_seed: config.id_seed,
     };
     let state = WorkerState::new(handle.clone(), parts);
     let mut tasks = Vec::new();
@@ -374,9 +358,8 @@ fn run(config: WorkerConfig, orders: Arc<Orders>, started: &SyncSender<Result<Re
                 handle.spawn(accept(state.clone(), index, listener))
             })),
             ListenerSockets::Udp(sockets) => {
-                let clients = config.clients[index].clone();
                 let fronts = udp::Fronts::adopt(&handle, sockets);
-                tasks.push(handle.spawn(udp::serve(state.clone(), index, fronts, own.clone(), clients)));
+                tasks.push(handle.spawn(udp::serve(state.clone(), index, fronts, own.clone())));
             }
         }
     }
@@ -385,6 +368,20 @@ fn run(config: WorkerConfig, orders: Arc<Orders>, started: &SyncSender<Result<Re
         state.relieve_buffers();
         state.publish_stats();
     });
+}
+
+/// With buffers for datagrams only where there are any.
+fn runtime(config: &WorkerConfig) -> Result<Runtime, Unavailable> {
+    let model = &config.snapshot.model;
+    let buffers = BufferOptions {
+        count: model.buffers.count,
+        size: model.buffers.size,
+    };
+    if model.listeners.iter().any(|it| it.protocol == Protocol::Udp) {
+        Runtime::with_datagrams(&config.capabilities, buffers, DATAGRAM_BUFFERS)
+    } else {
+        Runtime::new(&config.capabilities, buffers)
+    }
 }
 
 /// Addresses that UDP listeners are bound to.

@@ -54,8 +54,23 @@ pub struct Departure {
     pub segment: Option<u16>,
     /// Its datagrams leave one by one: on this way the kernel takes no such trains.
     pub apart: bool,
+    /// Of those that leave one by one, bytes of the first, where that is another one's length. Without `apart` it means
+    /// nothing.
+    pub first: Option<u16>,
     /// The traffic class; `None`: the socket's.
     pub class: Option<u8>,
+}
+
+/// The longest [`Prefix`], bytes.
+pub const PREFIX_MAX: usize = 1024;
+
+/// Bytes of the sender's own in front of what is passed on; part of the datagram for whoever receives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix<'a> {
+    /// At most [`PREFIX_MAX`].
+    pub bytes: &'a [u8],
+    /// In front of each datagram of a train, not of the first alone.
+    pub each: bool,
 }
 
 /// Options of a datagram socket.
@@ -66,6 +81,8 @@ pub struct DatagramOptions {
     pub receive_buffer: u32,
     /// The same towards the network.
     pub send_buffer: u32,
+    /// Each datagram comes by itself: no trains (UDP_GRO, udp(7)).
+    pub apart: bool,
 }
 
 /// What came in through a socket of [`crate::Datagrams`], or became of a send.
@@ -185,6 +202,21 @@ impl Departure {
     pub(crate) fn apart(&self) -> Option<usize> {
         let segment = self.segment.filter(|&segment| self.apart && segment > 0)?;
         Some(segment.into())
+    }
+
+    /// The datagrams of what leaves one by one, `each` of so many bytes. In which buffers a train is, as it came or as it
+    /// was joined, each begins with a datagram.
+    pub(crate) fn pieces<'a>(
+        &self,
+        each: usize,
+        slices: impl Iterator<Item = &'a [u8]>,
+    ) -> impl Iterator<Item = &'a [u8]> {
+        let mut first = self.first;
+        slices.flat_map(move |slice| {
+            let odd = first.take().and_then(|len| slice.split_at_checked(len.into()));
+            let (odd, rest) = odd.map_or((None, slice), |(odd, rest)| (Some(odd), rest));
+            odd.into_iter().chain(rest.chunks(each))
+        })
     }
 
     /// Its control data, and how many of its bytes count. `is_ipv6`: the socket's family, which decides how the traffic
@@ -346,6 +378,26 @@ mod tests {
         assert_eq!(departure("2001:db8::1").control(true).1, 40 + 24 + 24);
         assert_eq!(Departure::default().control(false).1, 0);
         assert!(!Departure::default().has_control());
+    }
+
+    #[test]
+    fn the_first_of_a_train_may_have_another_length() {
+        let lengths = |first, slices: &[&[u8]]| -> Vec<usize> {
+            let departure = Departure {
+                first,
+                ..Departure::default()
+            };
+            departure.pieces(3, slices.iter().copied()).map(<[u8]>::len).collect()
+        };
+        assert_eq!(lengths(None, &[&[0; 8]]), [3, 3, 2]);
+        assert_eq!(lengths(Some(1), &[&[0; 8]]), [1, 3, 3, 1]);
+        assert_eq!(lengths(Some(0), &[&[0; 4]]), [0, 3, 1], "an empty one is one as well");
+        assert_eq!(
+            lengths(Some(1), &[&[0; 3], &[0; 3]]),
+            [1, 2, 3],
+            "of the first buffer alone"
+        );
+        assert_eq!(lengths(Some(9), &[&[0; 4]]), [3, 1], "longer than all of it");
     }
 
     #[test]

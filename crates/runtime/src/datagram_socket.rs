@@ -3,8 +3,9 @@
 //! Unsafe module: setsockopt(2) of options that socket2 lacks. Used by the drivers and, before any runtime exists, by
 //! whoever binds listeners.
 
+use crate::address::Source;
 use crate::datagram::{DatagramOptions, UDP_GRO};
-use crate::socket::{ListenError, errno_of, failed};
+use crate::socket::{ListenError, bind_source, errno_of, failed};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -43,7 +44,7 @@ pub fn is_own_address(address: IpAddr) -> bool {
 pub fn bind_datagrams(address: SocketAddr, options: &DatagramOptions) -> Result<(OwnedFd, SocketAddr), ListenError> {
     let socket = bound(address, true)?;
     set_buffers(&socket, options).map_err(failed("setsockopt"))?;
-    tell_all(&socket, address.is_ipv6()).map_err(failed("setsockopt"))?;
+    tell_all(&socket, address.is_ipv6(), options).map_err(failed("setsockopt"))?;
     // Our own address that a datagram was sent to: an answer must come from it.
     let (level, name) = if address.is_ipv6() {
         (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
@@ -66,17 +67,16 @@ pub fn receive_buffer(socket: &OwnedFd) -> Option<u32> {
 /// A socket that is connected: it hears of its peer only, and of ICMP errors that concern it. `calls` counts system calls.
 pub(crate) fn connect_datagrams(
     to: SocketAddr,
-    source: Option<SocketAddr>,
+    source: Option<Source>,
     options: &DatagramOptions,
     calls: &mut u64,
 ) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
     *calls += 5;
     set_buffers(&socket, options)?;
-    tell_all(&socket, to.is_ipv6())?;
+    tell_all(&socket, to.is_ipv6(), options)?;
     if let Some(source) = source {
-        *calls += 1;
-        socket.bind(&source.into())?;
+        bind_source(&socket, source, calls)?;
     }
     socket.connect(&to.into())?;
     Ok(socket)
@@ -97,15 +97,17 @@ fn bound(address: SocketAddr, share: bool) -> Result<Socket, ListenError> {
 }
 
 /// Traffic class, trains, and how many the kernel had to drop.
-fn tell_all(socket: &Socket, is_ipv6: bool) -> io::Result<()> {
+fn tell_all(socket: &Socket, is_ipv6: bool, options: &DatagramOptions) -> io::Result<()> {
     if is_ipv6 {
         set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
     } else {
         set_int(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
     }
     set_int(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
-    // A kernel or device without it sends trains in pieces; that is only slower.
-    let _ = set_int(socket, libc::IPPROTO_UDP, UDP_GRO, 1);
+    if !options.apart {
+        // A kernel or device without it sends trains in pieces; that is only slower.
+        let _ = set_int(socket, libc::IPPROTO_UDP, UDP_GRO, 1);
+    }
     Ok(())
 }
 
@@ -128,7 +130,7 @@ fn set_buffers(socket: &Socket, options: &DatagramOptions) -> io::Result<()> {
     Ok(())
 }
 
-fn set_int(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
+pub(crate) fn set_int(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: the option's value is one int, which outlives the call; the descriptor is borrowed from an open socket.
     let result = unsafe {
         libc::setsockopt(
@@ -155,7 +157,7 @@ mod tests {
     fn two_workers_share_an_address_that_a_probe_calls_taken() {
         let options = DatagramOptions {
             receive_buffer: 1 << 20,
-            send_buffer: 0,
+            ..DatagramOptions::default()
         };
         let (_first, address) = bind_datagrams(([127, 0, 0, 1], 0).into(), &options).expect("a free port");
         let (_second, again) = bind_datagrams(address, &options).expect("SO_REUSEPORT");
@@ -181,6 +183,7 @@ mod tests {
         let options = DatagramOptions {
             receive_buffer: 1 << 17,
             send_buffer: 1 << 16,
+            ..DatagramOptions::default()
         };
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let (socket, _) = bind_datagrams(address.parse().expect("an address"), &options).expect("a free port");

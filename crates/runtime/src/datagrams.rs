@@ -3,8 +3,9 @@
 //! Many sockets, one owner: whoever serves UDP polls one queue instead of a future for each socket, and a session costs no
 //! task. What arrives carries the key that its socket was given.
 
+use crate::address::Source;
 use crate::buffer_ring::Leases;
-use crate::datagram::{DatagramOptions, Departure, Event};
+use crate::datagram::{DatagramOptions, Departure, Event, PREFIX_MAX, Prefix};
 use crate::driver::Fd;
 use crate::errno::Errno;
 use crate::reactor::{Arrival, SocketSlot};
@@ -70,15 +71,14 @@ impl Datagrams {
         self.start(Fd(socket.into_raw_fd()), is_ipv6, key)
     }
 
-    /// Opens a socket that is connected, from `source` if given (its address and, unless 0, its port), and receives from
-    /// it.
+    /// Opens a socket that is connected, from `source` if given, and receives from it.
     ///
     /// # Errors
     /// What kept it from being made: descriptors, ports, an address that is not ours, no route.
     pub fn connect(
         &self,
         to: SocketAddr,
-        source: Option<SocketAddr>,
+        source: Option<Source>,
         options: &DatagramOptions,
         key: u64,
     ) -> Result<DatagramSocket, Errno> {
@@ -150,12 +150,30 @@ impl DatagramSocket {
     /// one socket stay in order. Panics if the leases come from another runtime, or are several datagrams without being a
     /// train, or more than [`TRAIN_MAX`].
     pub fn send(&self, leases: Leases, departure: &Departure) {
+        self.send_behind(None, leases, departure);
+    }
+
+    /// The same with bytes in front. Panics also if those are too many, or if the datagrams of a train do not leave apart:
+    /// as a train they would have to be of one length.
+    pub fn send_behind(&self, prefix: Option<Prefix<'_>>, leases: Leases, departure: &Departure) {
+        if let Some(prefix) = prefix {
+            assert!(
+                prefix.bytes.len() <= PREFIX_MAX,
+                "{} bytes in front",
+                prefix.bytes.len()
+            );
+            assert!(
+                departure.segment.is_none() || departure.apart,
+                "a train behind a prefix"
+            );
+        }
         let is_train = departure.segment.is_some() && leases.buffers() <= TRAIN_MAX;
         assert!(leases.buffers() <= 1 || is_train, "datagrams that are no train");
         let ring = self.runtime.datagram_ring.as_ref().expect("it receives datagrams");
         let links = leases.into_links(ring);
         let mut reactor = self.runtime.reactor.borrow_mut();
-        reactor.send_datagram(&self.socket, self.is_ipv6, links, departure, self.receive);
+        let way = (&self.socket, self.is_ipv6, self.receive);
+        reactor.send_datagram(way, prefix, links, departure);
     }
 }
 

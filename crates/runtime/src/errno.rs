@@ -87,6 +87,11 @@ impl Errno {
         matches!(self.0, libc::EINVAL | libc::EMSGSIZE | libc::EIO)
     }
 
+    /// How a packet is refused whose sender must not come in where it does (rp_filter); EXDEV by kernels that tell it apart.
+    pub const fn refuses_sender(self) -> bool {
+        matches!(self.0, libc::EINVAL | libc::EXDEV)
+    }
+
     /// Keepalive or retransmission gave up on the peer.
     pub const fn is_timed_out(self) -> bool {
         self.0 == libc::ETIMEDOUT

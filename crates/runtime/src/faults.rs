@@ -76,10 +76,44 @@ pub enum Fault {
     PipeReturnedWithBytes,
     /// The end is passed on although a pipe holds bytes in front of it.
     EndOvertakesPipe,
+    /// What a client says before it is routed gives it time anew.
+    DeadlineExtended,
+    /// Who has to make room is not told.
+    DisplacedNotWoken,
+    /// Who is routed, or has gone, still counts as one who waits to be routed.
+    PlaceNotLeft,
+    /// What comes in overtakes what was held back before the relay.
+    HeadOvertaken,
+    /// What backends are told of a client counts as the client's bytes.
+    OwnHeaderCounted,
+    /// Buffers of first bytes that were copied behind a header are never given back.
+    HeadLeasesLeaked,
+    /// Whoever waits for a backend keeps buffers although others wait for some.
+    HeadHoarded,
+    /// The header of a balancer in front is passed on.
+    HeaderPassedOn,
+    /// What a backend is told of a client comes behind the request for TLS.
+    HeaderBehindGreeting,
+    /// What a backend answers to a request for TLS is not awaited.
+    GreetingNotAwaited,
+    /// What a backend says at once behind its answer is dropped.
+    GreetingRestDropped,
+    /// What a client says behind a request before it was answered is believed (CVE-2021-23222).
+    BytesBehindRequestTaken,
+    /// A client that a header names does not count among those of its address.
+    GuardNotKept,
+    /// A key outlives its session.
+    KeyNotForgotten,
+    /// A key that comes in pieces is not seen.
+    CutKeyMissed,
+    /// A cancel request goes to any server of its pool.
+    CancelToAnybody,
+    /// Two connections have the same name.
+    NameRepeated,
 }
 
 impl Fault {
-    /// All of them.
+    /// Those of accepting, connecting and relaying (crates/proxy/tests/sim).
     pub const ALL: [Self; 35] = [
         Self::NoRearmAfterNoBuffers,
         Self::MoreFlagIgnored,
@@ -116,6 +150,27 @@ impl Fault {
         Self::PipeLostAtReset,
         Self::PipeReturnedWithBytes,
         Self::EndOvertakesPipe,
+    ];
+
+    /// Those of what comes between (crates/proxy/tests/routing).
+    pub const ROUTING: [Self; 17] = [
+        Self::DeadlineExtended,
+        Self::DisplacedNotWoken,
+        Self::PlaceNotLeft,
+        Self::HeadOvertaken,
+        Self::OwnHeaderCounted,
+        Self::HeadLeasesLeaked,
+        Self::HeadHoarded,
+        Self::HeaderPassedOn,
+        Self::HeaderBehindGreeting,
+        Self::GreetingNotAwaited,
+        Self::GreetingRestDropped,
+        Self::BytesBehindRequestTaken,
+        Self::GuardNotKept,
+        Self::KeyNotForgotten,
+        Self::CutKeyMissed,
+        Self::CancelToAnybody,
+        Self::NameRepeated,
     ];
 }
 

@@ -2,12 +2,13 @@
 //!
 //! Owns every descriptor and buffer until the kernel's last completion for it. It knows operations, tasks and timers,
 //! and nothing of what the product does with them. Used by the data plane; `control` uses [`Capabilities`],
-//! [`Remote`] and the free functions of [`socket`].
+//! [`Remote`], [`routes`] and the free functions of [`socket`].
 //!
 //! This is the only crate with `unsafe` code, in these modules: `capabilities` (one trial entry), `driver::uring` (the
 //! ring), `datagram_socket` (options that socket2 lacks), `memory` (mappings), `buffer_ring` (buffers as slices), `remote` (eventfd), `socket` (options that socket2 lacks),
 //! `sys` (system calls without a wrapper), `thread` (affinity) and `waker` (RawWaker).
 
+mod accept;
 mod address;
 mod buffer_ring;
 mod capabilities;
@@ -21,6 +22,7 @@ mod memory;
 mod ops;
 mod reactor;
 mod remote;
+pub mod routes;
 mod slab;
 pub mod socket;
 mod sys;
@@ -34,14 +36,15 @@ mod wheel;
 #[cfg(feature = "sim")]
 pub use crate::driver::sim;
 
-pub use crate::address::Address;
+pub use crate::accept::{Accept, Listener};
+pub use crate::address::{Address, Source};
 pub use crate::buffer_ring::{BUFFER_BYTES_MAX, BUFFERS_MAX, BUFFERS_MIN, BufferOptions, Leases};
 pub use crate::capabilities::{Capabilities, Unavailable};
-pub use crate::datagram::{Arrived, DatagramOptions, Departure, Event};
+pub use crate::datagram::{Arrived, DatagramOptions, Departure, Event, PREFIX_MAX, Prefix};
 pub use crate::datagram_socket::{bind_datagrams, is_own_address, probe_datagram_address_free, receive_buffer};
 pub use crate::datagrams::{DatagramSocket, Datagrams, TRAIN_MAX};
 pub use crate::errno::Errno;
-pub use crate::ops::{Accept, Connect, Listener, Once, Pipe, Receive, Send, SendOutcome, Stream, Unsent};
+pub use crate::ops::{Connect, Once, Pipe, Receive, Send, SendOutcome, Stream, Unsent};
 pub use crate::remote::Remote;
 pub use crate::socket::{Keepalive, ListenOptions, SendRoom, SocketOptions, TcpInfo};
 pub use crate::tasks::TaskId;
@@ -57,7 +60,6 @@ use crate::waker::ReadyQueue;
 use crate::wheel::Wheel;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::net::IpAddr;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -387,11 +389,12 @@ impl Handle {
     /// Starts to connect, from `source` if given.
     ///
     /// # Errors
-    /// What kept the socket from being made: descriptors, an address that is not ours.
+    /// What kept the socket from being made: descriptors, an address that is not ours, a foreign one without the
+    /// capability (EPERM).
     pub fn connect(
         &self,
         address: &Address,
-        source: Option<IpAddr>,
+        source: Option<Source>,
         options: &SocketOptions,
     ) -> Result<Connect, Errno> {
         Connect::start(self, address, source, options)

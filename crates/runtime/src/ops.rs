@@ -3,7 +3,7 @@
 //! Everything here borrows from the in-flight table by token and is cancelled when dropped. A `Stream` owns its socket;
 //! its operations hold the runtime, not the stream, so that a relay can keep both in one struct.
 
-use crate::address::Address;
+use crate::address::{Address, Source};
 use crate::buffer_ring::Leases;
 use crate::driver::{Domain, Fd, PipeEnds};
 use crate::errno::Errno;
@@ -13,7 +13,6 @@ use crate::socket::{SendRoom, SocketOptions, TcpInfo};
 use crate::{Handle, Inner};
 use std::fmt;
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -28,7 +27,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    fn new(runtime: Rc<Inner>, fd: Fd) -> Self {
+    pub(crate) fn new(runtime: Rc<Inner>, fd: Fd) -> Self {
         let socket = runtime.reactor.borrow_mut().adopt(fd);
         Self {
             runtime,
@@ -39,7 +38,17 @@ impl Stream {
 
     /// Starts to receive into the worker's buffers, as often as bytes come.
     pub fn receive(&self) -> Receive {
-        let token = self.runtime.reactor.borrow_mut().receive(&self.socket);
+        let token = self.runtime.reactor.borrow_mut().receive(&self.socket, None);
+        Receive {
+            runtime: self.runtime.clone(),
+            token,
+        }
+    }
+
+    /// Starts to receive into the worker's buffers, but only once: at most `max` bytes (rounded to whole buffers, at least
+    /// one). Then it is paused, until [`Receive::resume`] or [`Receive::resume_once`].
+    pub fn receive_once(&self, max: u32) -> Receive {
+        let token = self.runtime.reactor.borrow_mut().receive(&self.socket, Some(max));
         Receive {
             runtime: self.runtime.clone(),
             token,
@@ -162,6 +171,16 @@ impl Stream {
         let mut reactor = self.runtime.reactor.borrow_mut();
         let fd = reactor.fd(&self.socket);
         reactor.driver.peer_address(fd)
+    }
+
+    /// Our own end's address: the one that the other end speaks to.
+    ///
+    /// # Errors
+    /// The error of getsockname(2).
+    pub fn local_address(&self) -> Result<Address, Errno> {
+        let mut reactor = self.runtime.reactor.borrow_mut();
+        let fd = reactor.fd(&self.socket);
+        reactor.driver.local_address(fd)
     }
 
     /// Sets socket options; those that the protocol does not have are refused.
@@ -455,7 +474,7 @@ impl Connect {
     pub(crate) fn start(
         handle: &Handle,
         address: &Address,
-        source: Option<IpAddr>,
+        source: Option<Source>,
         options: &SocketOptions,
     ) -> Result<Self, Errno> {
         let runtime = handle.0.clone();
@@ -485,105 +504,5 @@ impl Future for Connect {
             Poll::Ready(Ok(_)) => Poll::Ready(self.stream.take().ok_or(Errno::CANCELED)),
             Poll::Ready(Err(errno)) => Poll::Ready(Err(errno)),
         }
-    }
-}
-
-/// A listening socket of this worker.
-pub struct Listener {
-    runtime: Rc<Inner>,
-    socket: SocketSlot,
-}
-
-impl Listener {
-    pub(crate) fn new(runtime: Rc<Inner>, fd: Fd) -> Self {
-        let socket = runtime.reactor.borrow_mut().adopt(fd);
-        Self { runtime, socket }
-    }
-
-    /// Starts to accept, again and again until it fails or is dropped.
-    pub fn accept(&self) -> Accept {
-        self.start_accept(false)
-    }
-
-    /// Starts to accept one connection; then [`Accept::poll_next`] says EAGAIN. For listeners near a limit: nothing is
-    /// accepted that there is no room for.
-    pub fn accept_one(&self) -> Accept {
-        self.start_accept(true)
-    }
-
-    fn start_accept(&self, once: bool) -> Accept {
-        let token = self.runtime.reactor.borrow_mut().accept(&self.socket, once);
-        Accept {
-            runtime: self.runtime.clone(),
-            token,
-        }
-    }
-
-    /// Takes one connection that the kernel has queued, without waiting. For the end of a listener: closing it would
-    /// reset what is queued. EAGAIN: nothing is queued.
-    ///
-    /// # Errors
-    /// The error of accept4(2).
-    pub fn accept_queued(&self) -> Result<Stream, Errno> {
-        let mut reactor = self.runtime.reactor.borrow_mut();
-        let fd = reactor.fd(&self.socket);
-        let accepted = reactor.driver.accept_queued(fd)?;
-        drop(reactor);
-        Ok(Stream::new(self.runtime.clone(), accepted))
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.runtime.reactor.borrow_mut().close(&self.socket, false);
-    }
-}
-
-impl fmt::Debug for Listener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Listener").field(&self.socket).finish()
-    }
-}
-
-/// Accepting under way. Connections that it gathered and nobody took are reset when it is dropped: use
-/// [`Accept::stop`] to keep them.
-pub struct Accept {
-    runtime: Rc<Inner>,
-    token: Token,
-}
-
-impl Accept {
-    /// The next connection, or the error that ended accepting; start a new [`Accept`] after an error.
-    ///
-    /// # Errors
-    /// EMFILE and ENFILE when descriptors ran out; ECANCELED after `stop`; EAGAIN behind the one of `accept_one`.
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Stream, Errno>> {
-        let accepted = self
-            .runtime
-            .reactor
-            .borrow_mut()
-            .poll_accept(self.token, context.waker());
-        match accepted {
-            Some(Ok(fd)) => Poll::Ready(Ok(Stream::new(self.runtime.clone(), fd))),
-            Some(Err(errno)) => Poll::Ready(Err(errno)),
-            None => Poll::Pending,
-        }
-    }
-
-    /// Cancels; connections accepted meanwhile still come, then ECANCELED.
-    pub fn stop(&mut self) {
-        self.runtime.reactor.borrow_mut().cancel(self.token);
-    }
-}
-
-impl Drop for Accept {
-    fn drop(&mut self) {
-        self.runtime.reactor.borrow_mut().abandon(self.token);
-    }
-}
-
-impl fmt::Debug for Accept {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Accept").field(&self.token).finish()
     }
 }

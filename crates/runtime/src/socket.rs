@@ -3,11 +3,12 @@
 //! Unsafe module: getsockopt(2) of TCP_INFO and SO_MEMINFO, ioctl(2) of SIOCOUTQ, poll(2) for errors. Everything else
 //! stands on socket2. Used by the drivers and, before any runtime exists, by whoever binds listeners.
 
-use crate::address::Address;
+use crate::address::{Address, Source};
 use crate::errno::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
@@ -193,6 +194,36 @@ fn bound_socket(address: &Address, share: bool) -> Result<Socket, ListenError> {
     }
     socket.bind(&sock_addr).map_err(failed("bind"))?;
     Ok(socket)
+}
+
+/// Binds a socket that will connect. `calls` counts system calls.
+pub(crate) fn bind_source(socket: &Socket, source: Source, calls: &mut u64) -> io::Result<()> {
+    if let Source::Foreign(ip) = source {
+        *calls += 1;
+        set_transparent(socket, ip.is_ipv6())?;
+    }
+    *calls += 1;
+    socket.bind(&SocketAddr::new(source.ip(), 0).into())
+}
+
+fn set_transparent(socket: &Socket, is_ipv6: bool) -> io::Result<()> {
+    if is_ipv6 {
+        socket.set_ip_transparent_v6(true)
+    } else {
+        socket.set_ip_transparent_v4(true)
+    }
+}
+
+/// Tries out whether this process may connect from foreign addresses ([`Source::Foreign`]) of a family: makes a socket and
+/// sets the option.
+///
+/// # Errors
+/// EPERM without CAP_NET_ADMIN and CAP_NET_RAW; EAFNOSUPPORT where the machine does not have the family; and whatever keeps
+/// a socket from being made.
+pub fn can_be_transparent(is_ipv6: bool) -> Result<(), Errno> {
+    let domain = if is_ipv6 { Domain::IPV6 } else { Domain::IPV4 };
+    let socket = Socket::new(domain, Type::DGRAM.cloexec(), Some(Protocol::UDP)).map_err(|error| errno_of(&error))?;
+    set_transparent(&socket, is_ipv6).map_err(|error| errno_of(&error))
 }
 
 pub(crate) fn failed(call: &'static str) -> impl Fn(io::Error) -> ListenError {

@@ -4,8 +4,8 @@
 
 use ringway_runtime::sim::{Chances, Network, PeerId, Random, Read, Welcome};
 use ringway_runtime::{
-    Address, BufferOptions, Errno, Handle, Leases, ListenOptions, Receive, Runtime, SendOutcome, SocketOptions, Stream,
-    Unsent,
+    Address, BufferOptions, Errno, Handle, Leases, ListenOptions, Receive, Runtime, SendOutcome, SocketOptions, Source,
+    Stream, Unsent,
 };
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -265,4 +265,39 @@ fn a_turn_that_may_wait_goes_to_where_something_happens() {
     runtime.run(sleep, |_| {});
     assert_eq!(network.now().since(start), Duration::from_secs(3_600));
     assert!(runtime.handle().stats().turns < 100, "an hour is one wait, or a few");
+}
+
+/// A simulated backend sees what its connection comes from, a foreign address too.
+#[test]
+fn backends_see_the_source_asked_for() {
+    let network = Network::new(1, Chances::CALM);
+    let backends = network.listen_peer(&back(), |_| Welcome::Accept);
+    let runtime = Runtime::simulated(network.driver(TIGHT));
+    let source = Source::Foreign("203.0.113.7".parse().expect("an address"));
+    let handle = runtime.handle().clone();
+    let seen = Rc::new(RefCell::new(None));
+    let see = seen.clone();
+    let looking = network.clone();
+    runtime.handle().spawn(async move {
+        let connecting = handle.connect(&back(), Some(source), &SocketOptions::default());
+        let stream = connecting.expect("socket").await.expect("connect");
+        let peer = looking.accept_peer(backends).expect("it was connected");
+        *see.borrow_mut() = looking.address_of_other_end(peer);
+        stream.abort();
+    });
+    network.hold_clock(true);
+    for _ in 0..10 {
+        runtime.turn(true);
+        network
+            .next_event()
+            .into_iter()
+            .for_each(|next| network.advance_to(next));
+    }
+    network.hold_clock(false);
+    let seen = seen.borrow();
+    let Some(Address::Inet(from)) = &*seen else {
+        panic!("{seen:?} is no address")
+    };
+    assert_eq!(from.ip(), source.ip());
+    assert_ne!(from.port(), 0, "the kernel chooses one");
 }

@@ -16,6 +16,7 @@ const TIGHT: BufferOptions = BufferOptions { count: 16, size: 1024 };
 const OPTIONS: DatagramOptions = DatagramOptions {
     receive_buffer: 1 << 20,
     send_buffer: 0,
+    apart: false,
 };
 const FRONT_KEY: u64 = u64::MAX;
 

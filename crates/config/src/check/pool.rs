@@ -1,6 +1,6 @@
 //! Raw configuration -> model: what of a pool fits together, and its part of the model.
 
-use super::{health, keepalive};
+use super::{health, keepalive, preface, source};
 use crate::binds::{Binds, Owner};
 use crate::diagnostic::quote;
 use crate::limits::{
@@ -21,7 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// Everything that can be said about a pool alone.
 pub(super) fn check(pool: &raw::Pool, problems: &mut Problems) {
     backends(pool, problems);
-    sources(pool, problems);
+    source::check(pool, problems);
     without_effect(pool, problems);
     resolve(&pool.resolve, problems);
     health::check(pool, problems);
@@ -59,48 +59,13 @@ fn backends(pool: &raw::Pool, problems: &mut Problems) {
 }
 
 /// A target as sentences call it.
-fn words(target: &Target) -> String {
+pub(super) fn words(target: &Target) -> String {
     match target {
         Target::Address(address) => address.to_string(),
         Target::Name(name) => match name.records {
             Records::Addresses(port) => format!("{}:{port}", name.host),
             Records::Services => format!("srv:{}", name.host),
         },
-    }
-}
-
-/// Addresses to connect from: each once, and one of the family of every backend.
-fn sources(pool: &raw::Pool, problems: &mut Problems) {
-    let Some(At { value: sources, .. }) = &pool.source.value else {
-        return;
-    };
-    let mut first: HashMap<IpAddr, Span> = HashMap::new();
-    for At { value: ip, span } in sources {
-        if let Some(&before) = first.get(ip) {
-            let note = (before, "it is here first");
-            problems.error_with_note(*span, format!("source {ip} is there twice"), "remove one", note);
-            continue;
-        }
-        first.insert(*ip, *span);
-    }
-    let key = pool.source.key.unwrap_or(pool.name.span);
-    for family in ["IPv4", "IPv6"] {
-        let v4 = family == "IPv4";
-        let of_family = |backend: &&raw::Backend| matches!(&backend.target.value, Target::Address(Address::Inet(address)) if address.is_ipv4() == v4);
-        let backend = pool.backends().find(of_family);
-        let Some(backend) = backend.filter(|_| sources.iter().all(|at| at.value.is_ipv4() != v4)) else {
-            continue;
-        };
-        let message = format!(
-            "source has no {family} address, but backend {} needs one",
-            words(&backend.target.value)
-        );
-        problems.error_with_note(
-            key,
-            message,
-            format!("add an {family} address of this machine"),
-            (backend.target.span, "this backend"),
-        );
     }
 }
 
@@ -168,7 +133,7 @@ pub(super) fn own_listeners(
     index: usize,
     pool: &raw::Pool,
     config: &Config,
-    indexes: &HashMap<&str, usize>,
+    goes_to: &dyn Fn(usize, usize) -> bool,
     binds: &[Binds; 2],
     problems: &mut Problems,
 ) {
@@ -181,12 +146,7 @@ pub(super) fn own_listeners(
             Owner::Admin => None,
         }) {
             let listener = &config.listeners.entries[owner];
-            let target = listener
-                .pool
-                .value
-                .as_ref()
-                .and_then(|at| indexes.get(at.value.as_str()));
-            if target == Some(&index) {
+            if goes_to(owner, index) {
                 let name = quote(&listener.name.value);
                 let message = format!("backend {} is listener {name} itself", words(&backend.target.value));
                 let note = (listener.name.span, "this listener sends its connections here");
@@ -230,13 +190,8 @@ pub(super) fn model((raw, serves_udp): (raw::Pool, bool)) -> Pool {
         },
         connect_timeout: raw.connect_timeout.or(CONNECT_TIMEOUT.default),
         tries: raw.tries.or(TRIES_DEFAULT),
-        source: raw
-            .source
-            .value
-            .into_iter()
-            .flat_map(|at| at.value)
-            .map(|at| at.value)
-            .collect(),
+        source: source::model(&raw.source),
+        send_proxy: preface::send_proxy_model(&raw.send_proxy),
         keepalive: keepalive(&raw.keepalive),
         dead_peer_timeout: raw.dead_peer_timeout.or(DEAD_PEER_TIMEOUT.default),
         queue: raw.queue.value.and_then(|at| model_queue(&at.value?)),

@@ -1,5 +1,6 @@
 //! What a listener's protocol allows: keys of one have no effect with the other.
 
+use super::source::Clients;
 use crate::diagnostic::quote;
 use crate::limits::{RECEIVE_BUFFER_DEFAULT, SESSION_TIMEOUT, UNANSWERED_TIMEOUT};
 use crate::problem::Problems;
@@ -13,7 +14,7 @@ use std::time::Duration;
 const BURST_PART: u32 = 10;
 
 /// Where a key stands whose value is fine; of others something was said already.
-fn written<T>(field: &Field<T>) -> Option<Span> {
+pub(super) fn written<T>(field: &Field<T>) -> Option<Span> {
     field.value.as_ref().and(field.key)
 }
 
@@ -27,8 +28,12 @@ pub(super) fn check(listener: &raw::Listener, pool: Option<&raw::Pool>, workers:
         ("session_timeout", written(&udp.session_timeout), "idle_timeout"),
         ("unanswered_timeout", written(&udp.unanswered_timeout), ""),
         ("max_sessions", written(&udp.max_sessions), "max_connections"),
-        ("max_sessions_per_client", written(&udp.max_sessions_per_client), ""),
-        ("rate", written(&udp.rate), ""),
+        (
+            "max_sessions_per_client",
+            written(&udp.max_sessions_per_client),
+            "max_connections_per_client",
+        ),
+        ("rate", written(&udp.rate), "connection_rate"),
         ("requests", written(&udp.requests), ""),
         ("responses", written(&udp.responses), ""),
         ("keep_port", written(&udp.keep_port), ""),
@@ -43,9 +48,16 @@ pub(super) fn check(listener: &raw::Listener, pool: Option<&raw::Pool>, workers:
         ("tcp_keepalive", written(&listener.keepalive), ""),
         ("dead_peer_timeout", written(&listener.dead_peer_timeout), ""),
         ("max_connections", written(&listener.max_connections), "max_sessions"),
+        (
+            "max_connections_per_client",
+            written(&listener.access.max_connections_per_client),
+            "max_sessions_per_client",
+        ),
+        ("connection_rate", written(&listener.access.connection_rate), "rate"),
     ];
     let (strange, name): (&[_], _) = match protocol {
         Protocol::Tcp => (&of_udp, "tcp"),
+        Protocol::Tls => (&of_udp, "tls"),
         Protocol::Udp => (&of_tcp, "udp"),
     };
     for &(key, at, instead) in strange {
@@ -95,9 +107,10 @@ fn share(udp: &raw::Udp, workers: Workers, problems: &mut Problems) {
     }
 }
 
-/// Which protocols feed a pool.
+/// Which protocols feed a pool, and which clients.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct FedBy {
+    clients: Clients,
     tcp: bool,
     udp: bool,
     /// By a listener whose protocol is not known.
@@ -107,15 +120,22 @@ pub(super) struct FedBy {
 impl FedBy {
     /// One more listener.
     pub(super) fn add(&mut self, listener: &raw::Listener) {
+        self.clients.add(listener);
         match listener.protocol.value.as_ref().map(|at| at.value) {
-            Some(Protocol::Tcp) => self.tcp = true,
+            Some(Protocol::Tcp | Protocol::Tls) => self.tcp = true,
             Some(Protocol::Udp) => self.udp = true,
             None => self.unknown = true,
         }
     }
 
-    /// Keys of the pool that change nothing for these protocols.
+    /// Whether a UDP listener feeds it; `None`: that is not known.
+    pub(super) fn udp(self) -> Option<bool> {
+        (!self.unknown).then_some(self.udp)
+    }
+
+    /// Keys of the pool that change nothing for these protocols, or do not go with these clients.
     pub(super) fn check(self, pool: &raw::Pool, problems: &mut Problems) {
+        self.clients.check(pool, problems);
         let of_tcp = [
             ("connect_timeout", written(&pool.connect_timeout)),
             ("tcp_keepalive", written(&pool.keepalive)),
@@ -184,28 +204,33 @@ fn timeouts(udp: &raw::Udp, problems: &mut Problems) {
 pub(super) fn pools(listeners: &[Listener], count: usize) -> Vec<bool> {
     let mut serve = vec![false; count];
     for listener in listeners.iter().filter(|it| it.protocol == Protocol::Udp) {
-        if let Some(serves) = serve.get_mut(listener.pool.0) {
+        if let Some(serves) = listener.pool.and_then(|pool| serve.get_mut(pool.0)) {
             *serves = true;
         }
     }
     serve
 }
 
+/// What one client address may do.
+pub(super) fn clients(raw: &raw::Udp) -> ClientLimits {
+    let value = |field: &Field<u32>| field.value.as_ref().map(|at| at.value);
+    let rate = value(&raw.rate);
+    ClientLimits {
+        sessions: value(&raw.max_sessions_per_client),
+        interval: rate.map(|rate| Duration::from_secs(1) / rate),
+        burst: rate.map_or(1, |rate| rate.div_ceil(BURST_PART)),
+    }
+}
+
 /// With defaults filled in.
 pub(super) fn model(raw: &raw::Udp) -> Udp {
     let value = |field: &Field<u32>| field.value.as_ref().map(|at| at.value);
-    let rate = value(&raw.rate);
     Udp {
         rules: Rules {
             timeout: raw.session_timeout.or(SESSION_TIMEOUT.default),
             unanswered_timeout: raw.unanswered_timeout.or(UNANSWERED_TIMEOUT.default),
             requests: value(&raw.requests),
             responses: value(&raw.responses),
-        },
-        clients: ClientLimits {
-            sessions: value(&raw.max_sessions_per_client),
-            interval: rate.map(|rate| Duration::from_secs(1) / rate),
-            burst: rate.map_or(1, |rate| rate.div_ceil(BURST_PART)),
         },
         keep_port: raw.keep_port.or(false),
         affinity: raw.affinity.or(Affinity::Session),

@@ -1,7 +1,7 @@
 //! Tree -> raw configuration: a pool and its backends.
 
 use super::health::{health_check, passive};
-use super::keepalive;
+use super::{keepalive, preface};
 use crate::diagnostic::quote;
 use crate::fields::{Decoder, narrow};
 use crate::keys::Place;
@@ -109,6 +109,7 @@ pub(super) fn pool(name: At<String>, node: &Node, cx: &mut Decoder<'_>) -> Pool 
     pool.connect_timeout = fields.duration("connect_timeout", CONNECT_TIMEOUT);
     pool.tries = fields.number("tries", TRIES);
     pool.source = fields.values("source", SOURCE_ADDRESSES_MAX, address::parse_source);
+    pool.send_proxy = fields.read("send_proxy", preface::send_proxy);
     pool.keepalive = fields.read("tcp_keepalive", keepalive);
     pool.dead_peer_timeout = fields.duration("dead_peer_timeout", DEAD_PEER_TIMEOUT);
     pool.queue = fields.read("queue", |node, cx| cx.map_or_off(node, "queue", "{ max: 1000 }", queue));

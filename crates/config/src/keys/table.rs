@@ -31,6 +31,9 @@ keys! {
             "How long relays may finish after a stop was asked for; the rest is reset.";
         "drain_delay", "0s to 1h", Same("0s"),
             "How long readiness is already off before accepting stops, so that a load balancer in front can notice.";
+        "max_unrouted", "1 to 1000000", Means("half of the connections that the descriptor limit allows"),
+            "Connections of which it is not known yet where they go (PROXY header, TLS hello), over all workers. Beyond it \
+             the oldest of them are reset, so that whoever says nothing keeps nobody out.";
         "session_log", "`off`, `stderr`, a path, or a map", Same("off"),
             "Where a line for each finished session goes. A path alone has a `/` in it.";
         "listeners", "a map of names", Required,
@@ -58,10 +61,26 @@ keys! {
         "bind", "`ADDRESS:PORT`, `ADDRESS:PORT-PORT`, `unix:PATH`, or a list of these", Required,
             "Where it listens. IPv6 addresses stand in brackets. `*:PORT` and `:PORT` mean `0.0.0.0:PORT`, every IPv4 \
              address; `[::]:PORT` is every IPv6 address and nothing else. A range has at most 1,024 ports.";
-        "protocol", "`tcp`, `udp`", Required,
-            "What it speaks. Some keys belong to one of them.";
+        "protocol", "`tcp`, `udp`, `tls`", Required,
+            "What it speaks. Some keys belong to one of them. `tls` passes TLS through, to where the client's hello says.";
         "pool", "a pool's name", Required,
-            "Where its connections go.";
+            "Where its connections go. Not with `protocol: tls`, which has `routes` and `fallback`.";
+        "routes", "a list of maps", Means("none"),
+            "TLS: where connections go, by what the hello asks for. The most specific route wins, whatever the order: a \
+             name before a wildcard, a longer wildcard before a shorter one, a protocol before none.";
+        "fallback", "`close`, or a pool's name", Same("close"),
+            "TLS: where a connection goes whose hello can be read and matches no route. One that cannot be read is always \
+             closed.";
+        "hello_max", "1KiB to 64KiB", Same("16KiB"),
+            "TLS: the longest hello. Those with post-quantum keys have about 2KiB.";
+        "starttls", "`postgres`", Means("TLS from the first byte"),
+            "TLS: answers a PostgreSQL client that asks for TLS, then routes by its hello. Clients that begin with TLS at \
+             once are routed as well; those that want none are sent to `fallback`.";
+        "protocol_hint", "`postgres`", Means("bytes are not looked at"),
+            "TCP: a PostgreSQL client without TLS that cancels a query is sent to the server that runs it.";
+        "proxy_protocol", "a map, or `off`", Same("off"),
+            "Connections come from a balancer in front, which says in a PROXY header who the client is. That address \
+             counts from then on: for balancing, limits, logs.";
         "backlog", "1 to 65535", Means("`net.core.somaxconn`"),
             "Connections that the kernel has completed and nobody has accepted yet.";
         "routing_timeout" or "hello_timeout", "100ms to 10m", Same("5s"),
@@ -77,6 +96,17 @@ keys! {
              acknowledges is kept.";
         "max_connections", "1 to 1000000", Means("what the descriptor limit allows"),
             "Connections open at the same time, over all workers.";
+        "max_connections_per_client", "1 to 1000000", Means("no limit"),
+            "Connections of one client address (of IPv6: of one /64) at the same time, over all workers. What is beyond is \
+             refused: closed by reset as soon as it is accepted.";
+        "connection_rate", "1/m to 1000000/m, or 1/s to 1000000/s", Means("no limit"),
+            "Connections of one client address (of IPv6: of one /64) per second or minute, over all workers; what is \
+             beyond is refused. A tenth of it may come at once.";
+        "allow", "`ADDRESS/PREFIX`, an address, or a list of these", Means("everyone"),
+            "Networks that clients may come from; all others are refused. UDP: they open no session.";
+        "deny", "`ADDRESS/PREFIX`, an address, or a list of these", Means("nobody"),
+            "Of those, networks that clients may not come from. Where both match, the longer prefix wins, and `deny` when \
+             they are as long.";
         "affinity_group", "a name", Means("none"),
             "All listeners of a group, TCP and UDP, send a client to the same host, by its address: rendezvous hashing \
              over the hosts of their pools, which should be the same ones.";
@@ -102,6 +132,27 @@ keys! {
         "receive_buffer", "64KiB to 256MiB, a power of two", Same("1MiB"),
             "UDP: what the kernel keeps for each socket until it is taken, its own accounting included.";
     }
+    Route {
+        "sni", "a name, `*.NAME`, `*`, or a list", Means("any hello, with a name or without"),
+            "Names that the client asks for. `*.NAME` is every name below NAME, with any number of labels; `*` is any name. \
+             Case and a dot at the end do not matter.";
+        "alpn", "a protocol, or a list", Means("any"),
+            "Protocols of which the client offers at least one, such as `h2`. Of several that routes are for, the client's \
+             first one counts.";
+        "pool", "a pool's name", Required,
+            "Where these connections go.";
+    }
+    ProxyProtocol {
+        "accept", "`v1`, `v2`, or both as a list", Means("both"),
+            "Versions that are understood. Version 1 is a line of text, version 2 is binary.";
+        "from", "an address, a network such as `10.0.0.0/8`, or a list", Required,
+            "Who is believed. Connections from elsewhere are closed, datagrams dropped. Whoever may connect to a UNIX socket is \
+             believed.";
+        "per", "`session`, `datagram`", Same("session"),
+            "UDP: where the balancer puts a header, which must be of version 2. `session`: in front of the first datagram \
+             that comes from one of its ports. `datagram`: in front of each, so that datagrams from one port may be of many \
+             clients; dnsdist does so.";
+    }
     Pool {
         "balance",
             "`round_robin`, `least_connections`, `least_response_time`, `least_bandwidth`, `ip_hash`, `random`",
@@ -115,8 +166,12 @@ keys! {
             "For one try.";
         "tries", "1 to 16", Same("3"),
             "Backends tried for one connection.";
-        "source", "an IP address, or a list", Means("the kernel's choice"),
-            "Addresses to connect from. Several widen the range of ports.";
+        "source", "an IP address, a list, or `client`", Means("the kernel's choice"),
+            "Addresses to connect from. Several widen the range of ports. `client`: the client's own address, so that \
+             backends see it; needs a capability, a rule and a route \
+             ([how](how-to-transparent-source.md)).";
+        "send_proxy", "`off`, `v1`, `v2`, or a map", Same("off"),
+            "Backends are told in a PROXY header who the client is. They must expect it.";
         "tcp_keepalive", "a map", Inner,
             "Keepalive probes towards backends.";
         "dead_peer_timeout", "1s to 1h", Same("1m"),
@@ -151,6 +206,17 @@ keys! {
         "backends", "a list of addresses, names or maps", Required,
             "What is chosen from. Each entry is `ADDRESS:PORT`, `NAME:PORT`, `srv:NAME`, `unix:PATH`, or a map with the \
              keys below.";
+    }
+    SendProxy {
+        "version", "`v1`, `v2`", Required,
+            "Version 1 is a line of text, version 2 is binary and carries what is below.";
+        "tlvs", "`sni`, `alpn`, `unique_id`, or a list", Means("none"),
+            "What else is told: the name that the client asked for, the first protocol it offered, a name of the \
+             connection that no other one has (also in the session log, as `id`).";
+        "checksum", "`true`, `false`", Same("false"),
+            "With a CRC32c of the header.";
+        "per", "`session`, `datagram`", Same("session"),
+            "UDP: in front of a session's first datagram, or of each.";
     }
     Hash {
         "algorithm", "`rendezvous`, `maglev`", Same("rendezvous"),

@@ -6,6 +6,7 @@
 use crate::diagnostic::quote;
 use crate::limits::{PORTS_PER_RANGE, UNIX_PATH_BYTES_MAX};
 use crate::problem::Fault;
+use crate::raw::Source;
 use ringway_core::model::Address;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
@@ -81,15 +82,16 @@ pub(crate) fn parse_backend(text: &str) -> Result<Address, Fault> {
     Ok(Address::Inet(address))
 }
 
-/// An address to connect from.
-pub(crate) fn parse_source(text: &str) -> Result<IpAddr, Fault> {
-    let quoted = quote(text);
-    if text == "client" {
-        return Err(Fault::new(
-            "client (transparent) is not in this version yet",
-            "write addresses of this machine",
-        ));
+/// Where to connect from: an address, or `client`.
+pub(crate) fn parse_source(text: &str) -> Result<Source, Fault> {
+    match text {
+        "client" => Ok(Source::Client),
+        _ => source_address(text).map(Source::Address),
     }
+}
+
+fn source_address(text: &str) -> Result<IpAddr, Fault> {
+    let quoted = quote(text);
     let inner = text
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))

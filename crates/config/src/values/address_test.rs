@@ -188,8 +188,10 @@ fn a_unix_path_fits_sun_path() {
 
 #[test]
 fn sources_have_no_port() {
-    assert_eq!(parse_source("10.0.0.5"), Ok(IpAddr::from([10, 0, 0, 5])));
-    assert_eq!(parse_source("[2001:db8::5]"), Ok("2001:db8::5".parse().expect("IPv6")));
+    let address = |text: &str| Ok(Source::Address(text.parse().expect("an address")));
+    assert_eq!(parse_source("10.0.0.5"), address("10.0.0.5"));
+    assert_eq!(parse_source("[2001:db8::5]"), address("2001:db8::5"));
+    assert_eq!(parse_source("client"), Ok(Source::Client));
     assert_eq!(
         parse_source("10.0.0.5:80").expect_err("port").help,
         "the kernel chooses it: write 10.0.0.5"
@@ -203,7 +205,7 @@ fn sources_have_no_port() {
         "write 10.0.0.5"
     );
     assert!(parse_source("fe80::1").is_err(), "an IpAddr cannot say which interface");
-    assert!(parse_source("client").is_err() && parse_source("eth0").is_err() && parse_source("224.0.0.1").is_err());
+    assert!(parse_source("Client").is_err() && parse_source("eth0").is_err() && parse_source("224.0.0.1").is_err());
 }
 
 #[test]

@@ -9,13 +9,19 @@ const UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 <
 
 /// Reads a size in bytes that must be a power of two inside `limits`.
 pub(crate) fn parse_power_of_two(text: &str, limits: Range) -> Result<u64, Fault> {
+    let bytes = parse(text, limits)?;
+    number::require_power_of_two(bytes, text, show)
+}
+
+/// Reads a size in bytes inside `limits`.
+pub(crate) fn parse(text: &str, limits: Range) -> Result<u64, Fault> {
     let bytes = bytes(text)?;
     if bytes < limits.min || bytes > limits.max {
         let side = if bytes < limits.min { "small" } else { "large" };
         let help = format!("write {} to {}", show(limits.min), show(limits.max));
         return Err(Fault::new(format!("{} is too {side}", quote(text)), help));
     }
-    number::require_power_of_two(bytes, text, show)
+    Ok(bytes)
 }
 
 /// The largest unit that divides: 65,536 is `64KiB`.

@@ -51,7 +51,7 @@ impl KeptPool {
         let health = PoolHealth::new(model);
         let check = model.health.check.as_ref();
         let schedule = check
-            .map(|check| Schedule::new(check, index, events.clone(), permits.clone()))
+            .map(|check| Schedule::new((check, model.send_proxy), index, events.clone(), permits.clone()))
             .transpose();
         let schedule = schedule.map_err(|error| format!("pool \"{}\": health_check: {error}", model.name))?;
         let mut pool = Self {

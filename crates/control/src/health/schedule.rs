@@ -3,7 +3,7 @@
 use super::keeper::Event;
 use crate::probe::{ProbeError, Prober};
 use ringway_core::backend::BackendState;
-use ringway_core::model::{HealthCheck, PoolIndex};
+use ringway_core::model::{HealthCheck, PoolIndex, SendProxy};
 use std::collections::hash_map::RandomState;
 use std::future::poll_fn;
 use std::hash::BuildHasher;
@@ -53,13 +53,13 @@ impl Drop for Planned {
 
 impl Schedule {
     pub(super) fn new(
-        check: &HealthCheck,
+        (check, send_proxy): (&HealthCheck, Option<SendProxy>),
         pool: PoolIndex,
         events: Sender<Event>,
         permits: Arc<Semaphore>,
     ) -> Result<Self, String> {
         Ok(Self {
-            prober: Arc::new(Prober::new(check)?),
+            prober: Arc::new(Prober::new(check, send_proxy)?),
             check: check.clone(),
             pool,
             events,

@@ -8,7 +8,7 @@ mod text;
 
 use crate::health::{BackendBoard, Board, Ear, PoolBoard};
 use ringway_core::backend::BackendState;
-use ringway_core::reason::{ConnectError, EndReason, ShedReason};
+use ringway_core::reason::{ConnectError, EndReason, RefuseReason, ShedReason};
 use ringway_core::snapshot::Snapshot;
 use ringway_core::stats::{BackendStats, Counter, Histogram, HistogramTotal, ListenerStats, RuntimeStats, WorkerStats};
 use std::sync::Arc;
@@ -85,7 +85,7 @@ pub fn reference() -> String {
         ));
     }
     page.push_str("\n## Reasons\n\n| metric | values of `reason` |\n|---|---|\n");
-    let sets: [(&str, Vec<&str>); 3] = [
+    let sets: [(&str, Vec<&str>); 4] = [
         (
             "ringway_sessions_ended_total",
             EndReason::ALL.iter().map(|reason| reason.label()).collect(),
@@ -93,6 +93,10 @@ pub fn reference() -> String {
         (
             "ringway_shed_total",
             ShedReason::ALL.iter().map(|reason| reason.label()).collect(),
+        ),
+        (
+            "ringway_refused_total",
+            RefuseReason::ALL.iter().map(|reason| reason.label()).collect(),
         ),
         (
             "ringway_backend_connect_errors_total",

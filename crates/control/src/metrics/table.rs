@@ -5,7 +5,7 @@
 use super::{Kind, Metric, Observed, sum_backend, sum_histograms};
 use ringway_core::health::Condition;
 use ringway_core::model::{Listener, Protocol};
-use ringway_core::reason::{ConnectError, DropReason, EndReason, ShedReason};
+use ringway_core::reason::{ConnectError, DropReason, EndReason, RefuseReason, ShedReason};
 use ringway_core::stats::{BackendStats, Counter};
 use std::sync::atomic::Ordering;
 
@@ -66,7 +66,7 @@ pub const METRICS: &[Metric] = &[
         name: "ringway_sessions_ended_total",
         kind: Kind::Counter,
         labels: &["listener", "reason"],
-        help: "Sessions that ended, by the reason of the end.",
+        help: "Sessions that ended, by the reason of the end; docs/session-log.md explains each.",
         collect: |seen, out| {
             for (index, listener) in seen.snapshot.model.listeners.iter().enumerate() {
                 for reason in EndReason::ALL {
@@ -102,6 +102,25 @@ pub const METRICS: &[Metric] = &[
                 for reason in ShedReason::ALL {
                     let shed = seen.sum_listener(index, |stats| &stats.shed[reason.index()]);
                     out.value(&[&listener.name, reason.label()], shed);
+                }
+            }
+        },
+    },
+    Metric {
+        name: "ringway_refused_total",
+        kind: Kind::Counter,
+        labels: &["listener", "reason"],
+        help: "Connections that were closed by reset because of who their client is, by the reason; docs/access.md \
+               explains each. They are no sessions, except where a PROXY header named the client. Of UDP see \
+               ringway_udp_dropped_total.",
+        collect: |seen, out| {
+            for (index, listener) in seen.snapshot.model.listeners.iter().enumerate() {
+                if listener.protocol == Protocol::Udp {
+                    continue;
+                }
+                for reason in RefuseReason::ALL {
+                    let refused = seen.sum_listener(index, |stats| &stats.refused[reason.index()]);
+                    out.value(&[&listener.name, reason.label()], refused);
                 }
             }
         },
@@ -150,7 +169,8 @@ pub const METRICS: &[Metric] = &[
         labels: &["pool", "backend", "direction"],
         help: "Datagrams relayed, by backend. Direction in: passed on to the backend; out: received from it.",
         collect: |seen, out| {
-            let pools = || udp_listeners(seen).map(|(_, listener)| &*seen.snapshot.model.pools[listener.pool.0].name);
+            let pools =
+                || udp_listeners(seen).map(|(_, listener)| &*seen.snapshot.model.pools[listener.only_pool().0].name);
             seen.each_backend(|pool, backend| {
                 if !pools().any(|name| name == pool) {
                     return;
@@ -295,7 +315,7 @@ pub const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         labels: &["pool", "backend", "reason"],
         help: "Tries to connect to the backend that failed. Reason local is an error of this machine (descriptors, \
-               ports, memory), not of the backend.",
+               ports, memory) or a client that cannot be taken there (source: client), not of the backend.",
         collect: |seen, out| {
             seen.each_backend(|pool, backend| {
                 for reason in ConnectError::ALL {
@@ -354,6 +374,16 @@ pub const METRICS: &[Metric] = &[
                 out.value(&[pool, label, "in"], sum(|stats| &stats.bytes_from_clients));
                 out.value(&[pool, label, "out"], sum(|stats| &stats.bytes_from_backends));
             });
+        },
+    },
+    Metric {
+        name: "ringway_unrouted_connections",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Connections of which it is not known yet where they go: their PROXY header or TLS hello has not come.",
+        collect: |seen, out| {
+            let unrouted = seen.workers.iter().map(|worker| worker.runtime.unrouted.value());
+            out.value(&[], unrouted.sum::<u64>());
         },
     },
     Metric {

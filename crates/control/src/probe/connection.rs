@@ -53,6 +53,12 @@ pub(super) async fn connect(address: &Address) -> Result<Box<dyn Connection>, Pr
     }
 }
 
+/// Sends bytes; the caller bounds the time.
+pub(super) async fn send(connection: &mut dyn Connection, bytes: &[u8]) -> Result<(), ProbeError> {
+    let sent = connection.write_all(bytes).await;
+    sent.map_err(|error| words::fault(&error, ""))
+}
+
 /// A port of this machine on which nobody listens can be drawn as our own, and then TCP joins us to ourselves.
 fn is_own(own: SocketAddr, backend: SocketAddr) -> bool {
     own.ip() == backend.ip() && own.port() == backend.port()

@@ -21,7 +21,9 @@ impl Datagram {
         Self(probe.clone())
     }
 
-    pub(super) async fn run(&self, address: &Address, limit: &Limit) -> Result<String, ProbeError> {
+    /// `header` stands in front of each question.
+    pub(super) async fn run(&self, address: &Address, header: &[u8], limit: &Limit) -> Result<String, ProbeError> {
+        let question = [header, &self.0.send].concat();
         let Address::Inet(address) = address else {
             return Err(ProbeError::Failed("a UNIX socket takes no datagrams".to_owned()));
         };
@@ -38,7 +40,7 @@ impl Datagram {
         let mut wrong = None;
         let mut answer = [0; ANSWER_MAX];
         for time in 1..=TIMES {
-            let sent = socket.send(&self.0.send).await;
+            let sent = socket.send(&question).await;
             sent.map_err(|error| words::fault(&error, " while it was asked"))?;
             let until = limit.part(time, TIMES);
             while let Ok(received) = timeout_at(until, socket.recv(&mut answer)).await {

@@ -17,7 +17,8 @@ use datagram::Datagram;
 use exchange::Exchange;
 use http::Http;
 use limit::Limit;
-use ringway_core::model::{Address, HealthCheck, Probe};
+use ringway_core::model::{Address, HealthCheck, Probe, ProxyVersion, SendProxy};
+use ringway_wire::proxy::{Outgoing, Transport, Version};
 use std::time::Duration;
 use tls::Tls;
 
@@ -25,6 +26,8 @@ use tls::Tls;
 #[derive(Debug)]
 pub struct Prober {
     question: Question,
+    /// A PROXY header of our own: backends that are told who their clients are expect one of everybody.
+    header: Vec<u8>,
     port: Option<u16>,
     timeout: Duration,
 }
@@ -53,7 +56,12 @@ enum Question {
 impl Prober {
     /// Prepares the probes of a pool. The error is a whole sentence, of a file of authorities that cannot be used, or of
     /// a request that cannot be sent.
-    pub fn new(check: &HealthCheck) -> Result<Self, String> {
+    ///
+    /// `send_proxy` is the pool's: a probe begins with a header that says that it is nobody's connection (LOCAL; UNKNOWN in
+    /// version 1), unless it asks another port than the backend's.
+    pub fn new(check: &HealthCheck, send_proxy: Option<SendProxy>) -> Result<Self, String> {
+        let is_datagram = matches!(check.probe, Probe::Datagram(_));
+        let header = send_proxy.map_or_else(Vec::new, |send| header(send, is_datagram));
         let question = match &check.probe {
             Probe::Tcp => Question::Tcp,
             Probe::Tls(tls) => Question::Tls(Tls::new(tls, &[])?),
@@ -69,6 +77,7 @@ impl Prober {
         };
         Ok(Self {
             question,
+            header,
             port: check.port,
             timeout: check.timeout,
         })
@@ -78,8 +87,10 @@ impl Prober {
     /// one. Says in a few words what was seen: "HTTP status 200 in 1.2 ms". Dropping the future closes the connection.
     /// Must be called inside a tokio runtime with timers and sockets.
     pub async fn run(&self, address: &Address, name: Option<&str>) -> Result<String, ProbeError> {
-        let address = self.asked_at(address);
-        match self.ask(&address, name).await {
+        let asked = self.asked_at(address);
+        // Another port is another server, perhaps.
+        let header = if asked == *address { &self.header[..] } else { &[] };
+        match self.ask((&asked, name), header).await {
             Ok(seen) => Ok(words::printable(&seen)),
             Err(ProbeError::Failed(why)) => Err(ProbeError::Failed(words::printable(&why))),
             Err(ProbeError::Local(why)) => Err(ProbeError::Local(words::printable(&why))),
@@ -96,12 +107,16 @@ impl Prober {
     }
 
     /// In every arm the verdict is out before closing begins: a backend that is slow to close passes all the same.
-    async fn ask(&self, address: &Address, name: Option<&str>) -> Result<String, ProbeError> {
+    async fn ask(&self, (address, name): (&Address, Option<&str>), header: &[u8]) -> Result<String, ProbeError> {
         let limit = Limit::start(self.timeout);
         if let Question::Datagram(datagram) = &self.question {
-            return datagram.run(address, &limit).await;
+            return datagram.run(address, header, &limit).await;
         }
         let mut plain = limit.within(" while connecting", connection::connect(address)).await?;
+        if !header.is_empty() {
+            let sent = connection::send(&mut plain, header);
+            limit.within(" while the PROXY header was sent", sent).await?;
+        }
         match &self.question {
             Question::Datagram(_) => unreachable!("asked without a connection, above"),
             Question::Tcp => {
@@ -129,6 +144,30 @@ impl Prober {
             }
         }
     }
+}
+
+fn header(send: SendProxy, is_datagram: bool) -> Vec<u8> {
+    let outgoing = Outgoing {
+        version: match send.version {
+            ProxyVersion::V1 => Version::V1,
+            ProxyVersion::V2 => Version::V2,
+        },
+        source: None,
+        destination: None,
+        transport: if is_datagram {
+            Transport::Datagram
+        } else {
+            Transport::Stream
+        },
+        local: true,
+        authority: None,
+        alpn: None,
+        unique_id: None,
+        checksum: send.checksum,
+    };
+    let mut header = Vec::new();
+    outgoing.write(&mut header);
+    header
 }
 
 async fn secure(

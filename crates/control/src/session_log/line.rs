@@ -1,7 +1,7 @@
 //! One record, one line: formatting by hand into a buffer that is used again and again.
 //!
 //! Everything that is known at the start (keys, names, the words of reasons) is escaped then; a line copies it. Nothing
-//! is allocated per line, and nothing that a client sends appears in one.
+//! is allocated per line. Of what a client sends only the name in its TLS hello appears, which is escaped all the same.
 
 use super::Names;
 use super::escape::{push_quoted, push_word};
@@ -38,7 +38,7 @@ pub(super) struct Lines {
     datagrams_in: Box<[u8]>,
     datagrams_out: Box<[u8]>,
     duration: Box<[u8]>,
-    /// From the duration to the line's end, by reason.
+    /// What follows the duration, by reason.
     ends: Vec<Box<[u8]>>,
 }
 
@@ -80,7 +80,7 @@ impl Lines {
             Some(client) => push_client(self.format, line, client),
             None => line.extend_from_slice(self.nothing.as_bytes()),
         }
-        line.extend_from_slice(named(&self.pools, record.pool.0));
+        line.extend_from_slice(named(&self.pools, record.pool.map_or(usize::MAX, |pool| pool.0)));
         let label = record.backend.as_ref().map(|backend| &*backend.label);
         push_name(self.format, line, self.nothing, label);
         line.extend_from_slice(&self.tries);
@@ -103,6 +103,24 @@ impl Lines {
         line.extend_from_slice(&self.duration);
         push_millis(line, record.duration);
         line.extend_from_slice(&self.ends[record.reason.index()]);
+        self.push_seldom(line, record);
+        if self.format == LogFormat::Json {
+            line.push(b'}');
+        }
+        line.push(b'\n');
+    }
+
+    /// What most sessions have none of.
+    fn push_seldom(&self, line: &mut Vec<u8>, record: &SessionRecord) {
+        if let Some(proxy) = &record.proxy {
+            push_key(self.format, line, "proxy");
+            push_client(self.format, line, proxy);
+        }
+        for (key, value) in [("sni", &record.server_name), ("id", &record.id)] {
+            if let Some(value) = value {
+                push_pair(self.format, line, key, value);
+            }
+        }
     }
 }
 
@@ -143,10 +161,6 @@ fn end(format: LogFormat, reason: EndReason) -> Box<[u8]> {
     push_pair(format, &mut piece, "reason", reason.label());
     push_pair(format, &mut piece, "by", words::by(reason.blame()));
     push_pair(format, &mut piece, "text", words::text(reason));
-    if format == LogFormat::Json {
-        piece.push(b'}');
-    }
-    piece.push(b'\n');
     piece.into_boxed_slice()
 }
 

@@ -60,8 +60,11 @@ fn a_session_of_datagrams() {
 fn a_session_that_reached_nobody() {
     let record = SessionRecord {
         client: None,
+        proxy: None,
+        server_name: None,
+        id: None,
         listener: 1,
-        pool: PoolIndex(1),
+        pool: Some(PoolIndex(1)),
         backend: None,
         tries: 0,
         connect_time: None,
@@ -111,6 +114,78 @@ fn clients_of_every_kind() {
     }
 }
 
+/// What most sessions have none of stands behind everything else, in this order.
+#[test]
+fn what_a_balancer_in_front_and_the_hello_said() {
+    let inet = |text: &str| Some(Address::Inet(text.parse().expect("an address")));
+    let record = SessionRecord {
+        proxy: inet("10.0.9.1:51234"),
+        server_name: Some("www.example.com".into()),
+        id: Some("b3c9a1d0e5f60718000000000000a401".into()),
+        ..record()
+    };
+    let out = concat!(
+        r#","text":"both sides ended in order","proxy":"10.0.9.1:51234","sni":"www.example.com","#,
+        r#""id":"b3c9a1d0e5f60718000000000000a401"}"#,
+        "\n"
+    );
+    assert!(json(&record).ends_with(out), "{}", json(&record));
+    let out = concat!(
+        " text=\"both sides ended in order\" proxy=10.0.9.1:51234 sni=www.example.com ",
+        "id=b3c9a1d0e5f60718000000000000a401\n"
+    );
+    assert!(text(&record).ends_with(out), "{}", text(&record));
+}
+
+#[test]
+fn each_of_them_stands_alone() {
+    let none = record();
+    let named = |server_name: Option<Box<str>>, id: Option<Box<str>>, proxy| SessionRecord {
+        server_name,
+        id,
+        proxy,
+        ..record()
+    };
+    let v6 = Address::Inet("[2001:db8::1]:80".parse().expect("an address"));
+    for (record, in_json, in_text) in [
+        (
+            named(Some("a-b_c.1".into()), None, None),
+            r#","sni":"a-b_c.1"}"#,
+            " sni=a-b_c.1\n",
+        ),
+        (named(None, Some("0a".into()), None), r#","id":"0a"}"#, " id=0a\n"),
+        (
+            named(None, None, Some(v6)),
+            r#","proxy":"[2001:db8::1]:80"}"#,
+            " proxy=[2001:db8::1]:80\n",
+        ),
+    ] {
+        let with = |plain: String, end: &str, more: &str| plain.strip_suffix(end).expect("its end").to_owned() + more;
+        assert_eq!(json(&record), with(json(&none), "}\n", in_json) + "\n");
+        assert_eq!(text(&record), with(text(&none), "\n", in_text));
+    }
+}
+
+/// A name has passed the reader of hellos, which lets in letters, digits, `-`, `_` and dots. Should that ever change, the
+/// line stays one.
+#[test]
+fn whatever_a_name_holds_the_line_parses_and_stays_one() {
+    let name: String = (0..=255_u8).map(char::from).collect();
+    let record = SessionRecord {
+        server_name: Some(name.clone().into()),
+        id: Some("\" by=operator\r\n".into()),
+        ..record()
+    };
+    let json = json(&record);
+    let parsed: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(parsed["sni"], *name);
+    assert_eq!(parsed["by"], "nobody");
+    assert_eq!(json.find('\n'), Some(json.len() - 1));
+    let text = text(&record);
+    assert_eq!(text.find('\n'), Some(text.len() - 1));
+    assert!(text.ends_with(" id=\"\\\" by=operator\\r\\n\"\n"), "{text}");
+}
+
 #[test]
 fn whatever_a_label_holds_the_line_parses_and_stays_one() {
     let label: String = (0..=255_u8).map(char::from).collect();
@@ -154,8 +229,11 @@ fn the_doer_in_a_word() {
 #[test]
 fn positions_beyond_the_names_are_nobody() {
     let record = SessionRecord {
+        proxy: None,
+        server_name: None,
+        id: None,
         listener: 7,
-        pool: PoolIndex(usize::MAX),
+        pool: Some(PoolIndex(usize::MAX)),
         ..record()
     };
     assert!(json(&record).contains(r#""listener":null,"client""#));

@@ -10,7 +10,7 @@ use crate::health::{BackendBoard, PoolBoard};
 use crate::metrics::Observed;
 use crate::readiness::{Phase, Readiness};
 use ringway_core::model::{self, PoolIndex, Protocol};
-use ringway_core::reason::{ConnectError, EndReason};
+use ringway_core::reason::{ConnectError, EndReason, RefuseReason};
 use ringway_core::stats::{BackendStats, Counter, Histogram, HistogramTotal, ListenerStats};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -98,14 +98,22 @@ impl Live {
             let count = self.listener(index, |stats| &stats.ended[reason.index()]);
             (count > 0).then(|| (reason.label().to_owned(), count))
         });
+        let refused = RefuseReason::ALL.iter().filter_map(|reason| {
+            let count = self.listener(index, |stats| &stats.refused[reason.index()]);
+            (count > 0).then(|| (reason.label().to_owned(), count))
+        });
         ListenerStatus {
             name: listener.name.to_string(),
             bind: compact(bind),
             protocol: listener.protocol.word().to_owned(),
-            pool: model.pools[listener.pool.0].name.to_string(),
+            pools: listener
+                .pools()
+                .iter()
+                .map(|pool| model.pools[pool.0].name.to_string())
+                .collect(),
             connections: self.listener(index, |stats| &stats.connections),
             connections_max: match listener.protocol {
-                Protocol::Tcp => listener.max_connections.map(u64::from),
+                Protocol::Tcp | Protocol::Tls => listener.max_connections.map(u64::from),
                 // What limits sessions is seldom written, and good to know.
                 Protocol::Udp => self.observed.listeners_max.get(index).copied().map(u64::from),
             },
@@ -116,6 +124,7 @@ impl Live {
             bytes_in_per_second: rate.bytes_in,
             bytes_out_per_second: rate.bytes_out,
             ended: ended.collect(),
+            refused: refused.collect(),
         }
     }
 

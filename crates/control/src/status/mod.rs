@@ -61,10 +61,10 @@ pub struct ListenerStatus {
     pub name: String,
     /// The addresses as bound.
     pub bind: Vec<String>,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `tls`.
     pub protocol: String,
-    /// Name of the pool it feeds.
-    pub pool: String,
+    /// Names of the pools it feeds: one, or of TLS all that its connections may go to.
+    pub pools: Vec<String>,
     /// Open now.
     pub connections: u64,
     /// Its own cap.
@@ -83,6 +83,8 @@ pub struct ListenerStatus {
     pub bytes_out_per_second: u64,
     /// Ended sessions by reason; reasons that never occurred are absent.
     pub ended: BTreeMap<String, u64>,
+    /// Refused connections by reason, which are no sessions; reasons that never occurred are absent.
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// One pool.

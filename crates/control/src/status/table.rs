@@ -5,6 +5,7 @@
 use super::grid::{Cell, Column, Grid, Tone};
 use super::units::{age, bytes, count, counted, milliseconds_pair, rate, wrapped};
 use super::{BackendStatus, ListenerStatus, PoolStatus, Status};
+use std::collections::BTreeMap;
 
 /// The document as text, no line wider than `width`; every line ends with a line break.
 pub fn table(status: &Status, width: usize, colours: bool) -> String {
@@ -77,7 +78,7 @@ fn listeners(listeners: &[ListenerStatus], width: usize) -> Grid {
         grid.row(vec![
             Cell::toned(&listener.name, Tone::Strong),
             bind(listener).into(),
-            (&listener.pool).into(),
+            listener.pools.join(", ").into(),
             connections.into(),
             rate(listener.connections_per_second).into(),
             bytes(listener.bytes_in_per_second).into(),
@@ -85,6 +86,7 @@ fn listeners(listeners: &[ListenerStatus], width: usize) -> Grid {
             count(listener.connections_total).into(),
         ]);
         notes(&mut grid, &ended(listener), Tone::Faint, width);
+        notes(&mut grid, &refused(listener), Tone::Faint, width);
     }
     grid
 }
@@ -101,11 +103,20 @@ fn ended(listener: &ListenerStatus) -> String {
     if listener.ended.keys().all(|reason| reason == "finished") {
         return String::new();
     }
+    format!("ended: {}", by_reason(&listener.ended))
+}
+
+/// What was refused, and why.
+fn refused(listener: &ListenerStatus) -> String {
+    if listener.refused.is_empty() {
+        return String::new();
+    }
+    format!("refused: {}", by_reason(&listener.refused))
+}
+
+fn by_reason(counts: &BTreeMap<String, u64>) -> String {
     let each = |(reason, number): (&String, &u64)| format!("{} {reason}", count(*number));
-    format!(
-        "ended: {}",
-        listener.ended.iter().map(each).collect::<Vec<_>>().join(", ")
-    )
+    counts.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
 fn pools(pools: &[PoolStatus], width: usize) -> Grid {

@@ -106,7 +106,7 @@ fn example() -> Status {
                 name: "postgres".to_owned(),
                 bind: vec!["0.0.0.0:5432".to_owned()],
                 protocol: "tcp".to_owned(),
-                pool: "postgres".to_owned(),
+                pools: vec!["postgres".to_owned()],
                 connections: 12,
                 connections_max: Some(500),
                 connections_total: 88_213,
@@ -121,7 +121,7 @@ fn example() -> Status {
             ListenerStatus {
                 name: "web".to_owned(),
                 bind: vec!["0.0.0.0:443".to_owned(), "[::]:443".to_owned()],
-                pool: "web".to_owned(),
+                pools: vec!["web".to_owned()],
                 connections: 1_192,
                 connections_total: 1_250_000,
                 connections_per_second: 120.4,
@@ -144,6 +144,18 @@ fn listeners_of_udp_are_told_apart() {
     let shown = table(&status, 120, false);
     assert!(shown.contains(" 0.0.0.0:27000-27015/udp "), "{shown}");
     assert_eq!(shown.matches("/udp").count(), 1);
+}
+
+#[test]
+fn what_was_refused_is_told_by_reason() {
+    let mut status = example();
+    assert!(!table(&status, 120, false).contains("refused"));
+    status.listeners[1].refused = [("denied".to_owned(), 1_204), ("client_rate".to_owned(), 3)].into();
+    let shown = table(&status, 120, false);
+    assert!(
+        shown.contains("\n    refused: 3 client_rate, 1,204 denied\n"),
+        "{shown}"
+    );
 }
 
 /// The stored tables were laid out by hand.
@@ -239,7 +251,7 @@ fn fields_have_these_names() {
     assert_eq!(
         names("/listeners/0"),
         "bind bytes_in bytes_in_per_second bytes_out bytes_out_per_second connections connections_max \
-         connections_per_second connections_total ended name pool protocol"
+         connections_per_second connections_total ended name pool protocol refused"
     );
     assert_eq!(
         names("/pools/0"),

@@ -6,7 +6,7 @@ use ringway_control::metrics::Observed;
 use ringway_control::readiness::Readiness;
 use ringway_control::status::Live;
 use ringway_core::model::{Address, Backend, Buffers, Listener, Model, Pool, PoolIndex, Workers};
-use ringway_core::reason::{ConnectError, EndReason, ShedReason};
+use ringway_core::reason::{ConnectError, EndReason, RefuseReason, ShedReason};
 use ringway_core::stats::WorkerStats;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -82,6 +82,7 @@ pub(crate) fn busy() -> Observed {
         postgres.ended[EndReason::Finished.index()].add(2 * scale);
         postgres.ended[EndReason::ClientReset.index()].add(scale);
         postgres.shed[ShedReason::MaxConnections.index()].add(5 * scale);
+        postgres.refused[RefuseReason::ClientRate.index()].add(6 * scale);
         postgres.session_seconds.observe(Duration::from_millis(2 * scale));
         worker.runtime.turns.add(1_000 * scale);
         worker.runtime.enters.add(1_001 * scale);

@@ -176,7 +176,7 @@ async fn head_has_no_body() {
         ..head
     };
     assert_eq!(
-        Prober::new(&check(Probe::Http(with_body))).expect_err("cannot be"),
+        Prober::new(&check(Probe::Http(with_body)), None).expect_err("cannot be"),
         "the answer to a HEAD request has no body that could contain anything; write GET"
     );
 }
@@ -351,7 +351,7 @@ async fn unix_sockets_are_asked_too() {
 
 #[test]
 fn requests_that_cannot_be_sent_are_refused_beforehand() {
-    let refused = |probe: ProbeHttp| Prober::new(&check(Probe::Http(probe))).expect_err("cannot be");
+    let refused = |probe: ProbeHttp| Prober::new(&check(Probe::Http(probe)), None).expect_err("cannot be");
     assert_eq!(
         refused(ProbeHttp {
             path: "/a b".into(),

@@ -43,7 +43,7 @@ pub(crate) async fn ask_named(
     address: &Address,
     name: Option<&str>,
 ) -> Result<String, ProbeError> {
-    let prober = Prober::new(check).expect("can be prepared");
+    let prober = Prober::new(check, None).expect("can be prepared");
     let result = timeout(AMPLE, prober.run(address, name)).await.expect("is bounded");
     let (Ok(words) | Err(ProbeError::Failed(words) | ProbeError::Local(words))) = &result;
     assert!(words.len() <= WORDS_MAX, "{words}");

@@ -5,7 +5,7 @@ use super::peers::{
     reset, stay_silent, told, unix_backend, until_the_end,
 };
 use ringway_control::probe::Prober;
-use ringway_core::model::{Address, HealthCheck, Probe};
+use ringway_core::model::{Address, HealthCheck, Probe, ProxyVersion, SendProxy};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -166,7 +166,7 @@ async fn a_full_queue_of_a_unix_socket_is_waited_for() {
     fails_after(200, &short, &address, "no answer within 200ms while connecting").await;
 
     let long = check(Probe::Tcp);
-    let prober = Prober::new(&long).expect("can be prepared");
+    let prober = Prober::new(&long, None).expect("can be prepared");
     let accept = async {
         sleep(Duration::from_millis(50)).await;
         let first = listener.accept().await.expect("the first");
@@ -189,7 +189,7 @@ async fn a_dropped_probe_leaves_no_connection_behind() {
     });
     let address = address.await;
     let check = check(Probe::Tcp);
-    let prober = Prober::new(&check).expect("can be prepared");
+    let prober = Prober::new(&check, None).expect("can be prepared");
     tokio::select! {
         _ = prober.run(&address, None) => panic!("took 100 ms at least"),
         accepted = heard(&mut ends) => assert_eq!(accepted, Ok(b"accepted".to_vec())),
@@ -200,7 +200,7 @@ async fn a_dropped_probe_leaves_no_connection_behind() {
 #[tokio::test]
 async fn a_prober_may_be_shared_and_its_probes_spawned() {
     let address = backend(stay_silent).await;
-    let prober = Arc::new(Prober::new(&check(Probe::Tcp)).expect("can be prepared"));
+    let prober = Arc::new(Prober::new(&check(Probe::Tcp), None).expect("can be prepared"));
     let probes: Vec<_> = (0..20)
         .map(|_| {
             let (prober, address) = (prober.clone(), address.clone());
@@ -213,5 +213,53 @@ async fn a_prober_may_be_shared_and_its_probes_spawned() {
             .expect("is bounded")
             .expect("does not panic");
         assert_passed(&result, "connected in ");
+    }
+}
+
+/// The bytes are those of proxy-protocol.txt: section 2.1 (UNKNOWN) and 2.2 (LOCAL, UNSPEC, no addresses).
+#[tokio::test]
+async fn a_backend_that_is_told_who_its_clients_are_is_told_that_a_probe_is_nobody() {
+    const V2_LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Port {
+        NotWritten,
+        TheSame,
+        Another,
+    }
+    for (version, port, expected) in [
+        (ProxyVersion::V1, Port::NotWritten, b"PROXY UNKNOWN\r\n".as_slice()),
+        (ProxyVersion::V2, Port::NotWritten, V2_LOCAL),
+        (ProxyVersion::V2, Port::TheSame, V2_LOCAL),
+        // What answers at another port is not the backend that expects it.
+        (ProxyVersion::V2, Port::Another, b""),
+    ] {
+        let (tell, mut ends) = told();
+        let address = backend(move |mut stream| {
+            let tell = tell.clone();
+            async move { drop(tell.send(until_the_end(&mut stream).await)) }
+        });
+        let address = address.await;
+        let Address::Inet(inet) = &address else {
+            unreachable!("a TCP socket")
+        };
+        let check = HealthCheck {
+            port: (port != Port::NotWritten).then_some(inet.port()),
+            ..check(Probe::Tcp)
+        };
+        let send = SendProxy {
+            version,
+            authority: true,
+            alpn: true,
+            unique_id: true,
+            checksum: false,
+            each_datagram: false,
+        };
+        let prober = Prober::new(&check, Some(send)).expect("can be prepared");
+        let mut backend = *inet;
+        if port == Port::Another {
+            backend.set_port(1);
+        }
+        assert_passed(&prober.run(&Address::Inet(backend), None).await, "connected in ");
+        assert_eq!(heard(&mut ends).await, Ok(expected.to_vec()), "{version:?} {port:?}");
     }
 }

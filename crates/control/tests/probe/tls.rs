@@ -195,7 +195,7 @@ async fn the_authorities_of_the_system_know_nothing_of_ours() {
         authorities: None,
     });
     // A system may have none at all.
-    if let Err(why) = Prober::new(&check) {
+    if let Err(why) = Prober::new(&check, None) {
         assert!(why.starts_with("this system has no certificate authorities"), "{why}");
         return;
     }
@@ -218,7 +218,7 @@ fn files_of_authorities_that_cannot_be_used_are_told_beforehand() {
             verify: true,
             server_name: None,
         });
-        let why = Prober::new(&check).expect_err("cannot be");
+        let why = Prober::new(&check, None).expect_err("cannot be");
         why.strip_prefix(&format!("the file of authorities {} ", file.0.display()))
             .unwrap_or_else(|| panic!("{why}"))
             .to_owned()
@@ -240,7 +240,7 @@ fn names_that_cannot_be_sent_are_told_beforehand() {
         ..ProbeTls::default()
     });
     assert_eq!(
-        Prober::new(&check).expect_err("cannot be"),
+        Prober::new(&check, None).expect_err("cannot be"),
         "\"a b\" cannot be sent as a TLS server name; write a DNS name or an IP address"
     );
 }

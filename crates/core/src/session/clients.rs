@@ -1,4 +1,5 @@
-//! Bounds on one client address, over all workers: how many sessions it has, and how many datagrams it sends.
+//! Bounds on one client address, over all workers: how many sessions or connections it has, and how fast its datagrams or
+//! connections come.
 
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use std::collections::HashMap;
@@ -13,11 +14,11 @@ const SHARDS: usize = 64;
 /// What one client address may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientLimits {
-    /// Sessions at the same time; `None`: any number.
+    /// Sessions, or connections, at the same time; `None`: any number.
     pub sessions: Option<u32>,
-    /// Datagrams per second, as the time from one to the next; `None`: any number.
+    /// The rate of its datagrams, or of its connections, as the time from one to the next; `None`: any rate.
     pub interval: Option<Duration>,
-    /// Datagrams that may come at once after a pause, at least 1.
+    /// How many may come at once after a pause, at least 1.
     pub burst: u32,
 }
 
@@ -43,6 +44,15 @@ impl ClientLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMany;
 
+/// Which of its bounds a client has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exceeded {
+    /// It has as many connections as it may.
+    Connections,
+    /// They come faster than they may.
+    Rate,
+}
+
 /// All clients of one listener that have a session.
 #[derive(Debug)]
 pub struct Clients<S> {
@@ -56,14 +66,18 @@ type Shard = HashMap<IpAddr, Arc<Shared>>;
 #[derive(Debug, Default)]
 struct Shared {
     sessions: AtomicU32,
-    /// When the next datagram would be on time, nanoseconds of the workers' clock.
+    /// When the next datagram, or connection, would be on time, nanoseconds of the workers' clock.
     due: AtomicU64,
 }
+
+/// One place among those that a client has for sessions or connections; given back when dropped. As small as a pointer.
+#[derive(Debug)]
+pub struct ClientGuard(Arc<Shared>);
 
 /// One session's part in its client; given back when dropped.
 #[derive(Debug)]
 pub struct Client {
-    shared: Arc<Shared>,
+    guard: ClientGuard,
     limits: ClientLimits,
 }
 
@@ -83,6 +97,26 @@ impl<S: BuildHasher> Clients<S> {
     /// # Errors
     /// It has as many as it may.
     pub fn open(&self, address: IpAddr, now: Duration) -> Result<Client, TooMany> {
+        Ok(Client {
+            guard: self.enter(address, now)?,
+            limits: self.limits,
+        })
+    }
+
+    /// Whether one more connection of a client, as [`Self::open`] tells clients apart, is within its bounds; if so, it counts.
+    /// What is refused for their number takes nothing from its rate. `None`: admitted, and nothing is to be given back.
+    ///
+    /// # Errors
+    /// Which bound it has reached.
+    pub fn admit(&self, address: IpAddr, now: Duration) -> Result<Option<ClientGuard>, Exceeded> {
+        let guard = self.enter(address, now).map_err(|TooMany| Exceeded::Connections)?;
+        if !guard.0.is_on_time(&self.limits, 1, now) {
+            return Err(Exceeded::Rate);
+        }
+        Ok(self.limits.sessions.map(|_| guard))
+    }
+
+    fn enter(&self, address: IpAddr, now: Duration) -> Result<ClientGuard, TooMany> {
         let address = network(address);
         let shard = self.hasher.hash_one(address) as usize % SHARDS;
         let mut known = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,10 +137,7 @@ impl<S: BuildHasher> Clients<S> {
             .sessions
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
             .map_err(|_| TooMany)?;
-        Ok(Client {
-            shared: shared.clone(),
-            limits: self.limits,
-        })
+        Ok(ClientGuard(shared.clone()))
     }
 }
 
@@ -115,6 +146,8 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 fn network(address: IpAddr) -> IpAddr {
+    // Who is mapped is an IPv4 client: all of them share one network of 64 bits.
+    let address = address.to_canonical();
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
@@ -130,27 +163,31 @@ impl<S> Clients<S> {
 }
 
 impl Client {
-    /// Whether as many datagrams (several: a train) are within the client's rate; only those that are count. The leaky
-    /// bucket as a meter (ITU-T I.371, annex A, GCRA): no datagram earlier than `burst - 1` intervals before its time. A
-    /// train may pass as soon as its first datagram may.
+    /// Whether as many datagrams (several: a train) are within the client's rate; only those that are count. A train may
+    /// pass as soon as its first datagram may.
     pub fn may_send(&self, count: u64, now: Duration) -> bool {
-        let Some(interval) = self.limits.interval else {
-            return true;
-        };
-        let (now, interval) = (nanos(now), nanos(interval).max(1));
-        let ahead = interval.saturating_mul(u64::from(self.limits.burst.max(1) - 1));
-        let next = |due: u64| {
-            (due <= now.saturating_add(ahead)).then(|| due.max(now).saturating_add(interval.saturating_mul(count)))
-        };
-        self.shared
-            .due
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next)
-            .is_ok()
+        self.guard.0.is_on_time(&self.limits, count, now)
     }
 }
 
-impl Drop for Client {
+impl Shared {
+    /// The leaky bucket as a meter (ITU-T I.371, annex A, GCRA): nothing earlier than `burst - 1` intervals before its
+    /// time. Only what is on time counts.
+    fn is_on_time(&self, limits: &ClientLimits, count: u64, now: Duration) -> bool {
+        let Some(interval) = limits.interval else {
+            return true;
+        };
+        let (now, interval) = (nanos(now), nanos(interval).max(1));
+        let ahead = interval.saturating_mul(u64::from(limits.burst.max(1) - 1));
+        let next = |due: u64| {
+            (due <= now.saturating_add(ahead)).then(|| due.max(now).saturating_add(interval.saturating_mul(count)))
+        };
+        self.due.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).is_ok()
+    }
+}
+
+impl Drop for ClientGuard {
     fn drop(&mut self) {
-        self.shared.sessions.fetch_sub(1, Ordering::AcqRel);
+        self.0.sessions.fetch_sub(1, Ordering::AcqRel);
     }
 }

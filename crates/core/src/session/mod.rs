@@ -8,10 +8,12 @@
 //! what is decided. All work is bounded by what has happened: no call looks at every session.
 
 mod clients;
+mod names;
 pub mod policy;
 pub mod spread;
 mod table;
 mod wheel;
 
-pub use clients::{Client, ClientLimits, Clients, TooMany};
+pub use clients::{Client, ClientGuard, ClientLimits, Clients, Exceeded, TooMany};
+pub use names::{Name, Names};
 pub use table::{Closed, Entry, Id, Key, Rules, Table};

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// The wheel's tick is this part of the shorter timeout: how late a session may end.
@@ -20,7 +21,11 @@ pub struct Key {
     port: u16,
     socket: u16,
     backend: u32,
+    /// Whom the balancer at that address named as its client, by number; it costs no room.
+    named: Option<NonZeroU32>,
 }
+
+const _: () = assert!(size_of::<Key>() == 32);
 
 impl Key {
     /// Any backend will do: the client's datagrams stay together.
@@ -28,17 +33,26 @@ impl Key {
 
     /// `socket`: which of the listener's sockets it came in through. `backend`: which one it goes to, where each datagram
     /// is balanced by itself; otherwise [`Self::ANY_BACKEND`].
-    pub fn new(client: SocketAddr, socket: u16, backend: u32) -> Self {
-        let (ip, scope) = match client {
+    pub fn new(sender: SocketAddr, socket: u16, backend: u32) -> Self {
+        let (ip, scope) = match sender {
             SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped().to_bits(), 0),
             SocketAddr::V6(v6) => (v6.ip().to_bits(), v6.scope_id()),
         };
         Self {
             ip,
             scope,
-            port: client.port(),
+            port: sender.port(),
             socket,
             backend,
+            named: None,
+        }
+    }
+
+    /// The same of one of many clients behind that address, which a balancer there names in front of each datagram.
+    pub const fn of_named(self, number: NonZeroU32) -> Self {
+        Self {
+            named: Some(number),
+            ..self
         }
     }
 
@@ -47,8 +61,9 @@ impl Key {
         self.socket
     }
 
-    /// The client's address. A listener of IPv6 speaks nothing else (IPV6_V6ONLY), so a mapped one was IPv4.
-    pub fn client(&self) -> SocketAddr {
+    /// Where its datagrams come from and answers go to: the client, or the balancer that named it. A listener of IPv6 speaks
+    /// nothing else (IPV6_V6ONLY), so a mapped one was IPv4.
+    pub fn sender(&self) -> SocketAddr {
         let ip = Ipv6Addr::from_bits(self.ip);
         match ip.to_ipv4_mapped() {
             Some(ip) => SocketAddr::new(IpAddr::V4(ip), self.port),

@@ -1,4 +1,5 @@
-use crate::limits::{Demand, Granted, LimitError, Of, ProcessLimits, Reserve};
+use crate::limits::{self, Demand, Granted, LimitError, Of, ProcessLimits, Reserve};
+use crate::model::{self, Backend, Listener, Model, Pool, PoolIndex, Protocol, Source};
 use proptest::prelude::*;
 
 const fn connections(max: Option<u32>) -> Demand {
@@ -250,4 +251,40 @@ fn sessions_leave_ports_to_others() {
         [ports(28_232), ports(2_048), ports(100), ports(1), ports(0)],
         [27_208, 1_024, 50, 1, 0]
     );
+}
+
+/// 28,232 ports, of which 1,024 are left to others: 27,208 for each address that sessions come from.
+#[test]
+fn ports_are_counted_for_each_address_that_sessions_come_from() {
+    let own = |last| std::net::IpAddr::from([10, 0, 0, last]);
+    let granted = Granted {
+        descriptors: 1_000_000,
+        ports: 28_232,
+    };
+    for (source, sessions_max, shares_ports) in [
+        (Source::Kernel, 27_208, true),
+        (Source::Addresses(vec![own(1), own(2)]), 54_416, false),
+        // As many as there are clients: descriptors are what is left.
+        (Source::Client, 900_000, false),
+    ] {
+        let checked = |max| {
+            let address = model::Address::Inet(([10, 0, 1, 1], 53).into());
+            let mut listener = Listener::new("dns", address.clone(), PoolIndex(0));
+            (listener.protocol, listener.max_connections) = (Protocol::Udp, Some(max));
+            let mut pool = Pool::new(
+                "dns",
+                vec![Backend::new(model::Target::Address(address), "10.0.1.1:53")],
+            );
+            pool.source = source.clone();
+            let model = Model::new(vec![listener], vec![pool]);
+            let limits = limits::check(&model, 1, granted)?;
+            Ok::<_, LimitError>(limits::caps(&model, &limits, granted)[0])
+        };
+        let cap = checked(sessions_max).expect("it fits");
+        assert_eq!((cap.max, cap.shares_ports), (sessions_max, shares_ports), "{source:?}");
+        if source != Source::Client {
+            let error = checked(sessions_max + 1).expect_err("no port is left");
+            assert!(matches!(error, LimitError::TooFewPorts { .. }), "{source:?}: {error}");
+        }
+    }
 }

@@ -1,8 +1,10 @@
 //! Unit tests, one file per module. What is random here is seeded, by proptest (which prints what failed) or by hand.
 
+mod access;
 mod backend;
 mod bandwidth;
 mod bounded;
+mod cancel;
 mod client;
 mod gate;
 mod hash;
@@ -19,12 +21,14 @@ mod reason;
 mod rendezvous;
 mod response_time;
 mod round_robin;
+mod route;
 mod selector;
 mod session;
 mod snapshot;
 mod spare;
 mod speed;
 mod stats;
+mod unrouted;
 
 use crate::backend::BackendState;
 use crate::balance::{Candidate, Choice, ClientKey, Eligible, Selector, Tickets, Tried};

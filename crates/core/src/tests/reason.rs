@@ -1,4 +1,4 @@
-use crate::reason::{Blame, ConnectError, EndReason, ShedReason};
+use crate::reason::{Blame, ConnectError, EndReason, RefuseReason, ShedReason};
 use std::collections::HashSet;
 
 /// Labels are a public interface: dashboards name them.
@@ -30,6 +30,16 @@ fn labels_and_blame_are_as_published() {
             ("backend_down", Backend),
             ("backend_removed", Operator),
             ("failback", Operator),
+            ("routing_timeout", Client),
+            ("client_left", Client),
+            ("bad_hello", Client),
+            ("hello_too_large", Client),
+            ("no_route", Client),
+            ("bad_proxy_header", Client),
+            ("bad_startup", Client),
+            ("starttls_refused", Backend),
+            ("displaced", Local),
+            ("refused", Client),
             ("drain_deadline", Operator),
             ("panicked", Local),
         ]
@@ -39,6 +49,19 @@ fn labels_and_blame_are_as_published() {
         .map(|reason| (reason.label(), reason.blame()))
         .collect();
     assert_eq!(shed, [("max_connections", Local), ("descriptors", Local)]);
+    let refused: Vec<_> = RefuseReason::ALL
+        .iter()
+        .map(|reason| (reason.label(), reason.blame()))
+        .collect();
+    assert_eq!(
+        refused,
+        [
+            ("denied", Client),
+            ("client_connections", Client),
+            ("client_rate", Client),
+            ("untrusted_proxy", Client),
+        ]
+    );
 }
 
 #[test]
@@ -55,7 +78,7 @@ fn errors_of_our_own_never_count_against_a_backend() {
 
 #[test]
 fn index_is_the_position_and_labels_are_unique_words() {
-    assert_eq!(ConnectError::COUNT, 6);
+    assert_eq!(ConnectError::COUNT, 7);
     let labels: HashSet<_> = ConnectError::ALL.iter().map(|error| error.label()).collect();
     assert_eq!(labels.len(), ConnectError::COUNT);
     for (position, error) in ConnectError::ALL.iter().enumerate() {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// Not keyed: the same in each run.
@@ -143,7 +144,7 @@ fn a_key_gives_the_client_back() {
     for text in ["192.0.2.7:53", "[2001:db8::7]:5353", "[fe80::1%3]:9"] {
         let client: SocketAddr = text.parse().expect("an address");
         let key = Key::new(client, 3, 4);
-        assert_eq!(key.client(), client);
+        assert_eq!(key.sender(), client);
         assert_eq!(key.socket(), 3);
     }
     let client = SocketAddr::from(([192, 0, 2, 7], 53));
@@ -152,6 +153,7 @@ fn a_key_gives_the_client_back() {
         Key::new(client, 0, 1),
         Key::new(SocketAddr::from(([192, 0, 2, 7], 54)), 0, 0),
         Key::new(SocketAddr::from(([192, 0, 2, 8], 53)), 0, 0),
+        Key::new(client, 0, 0).of_named(NonZeroU32::MIN),
     ];
     assert!(others.iter().all(|other| *other != Key::new(client, 0, 0)));
 }

@@ -1,13 +1,16 @@
 //! Accepting on one address of a listener: as fast as the kernel can while there is room, one by one near a limit, not
 //! at all at it.
 //!
-//! Whoever is not accepted waits in the kernel's queue; nobody is refused. Running out of descriptors is a normal,
-//! counted state: accepting backs off and resumes by itself. Called by `worker`.
+//! Whoever is not accepted waits in the kernel's queue. Whoever may not use the listener (see `access`) is reset at once,
+//! before it costs a task or a session. Running out of descriptors is a normal, counted state: accepting backs off and
+//! resumes by itself. Called by `worker`.
 
 use super::serve::serve;
 use crate::state::{Session, WorkerState};
+use crate::unrouted::displace_camper;
 use ringway_core::gate::Permit;
 use ringway_core::reason::ShedReason;
+use ringway_core::session::ClientGuard;
 use ringway_runtime::faults::{Fault, active};
 use ringway_runtime::{Errno, Handle, Listener, Sleep, Stream, TaskId};
 use std::future::poll_fn;
@@ -32,6 +35,7 @@ pub async fn accept(worker: Rc<WorkerState>, index: usize, listener: Listener) {
     while !acceptor.worker.orders.is_stopping() {
         let free = acceptor.worker.gates.free(index);
         if free == 0 {
+            displace_camper(&acceptor.worker, index);
             acceptor.pause(ShedReason::MaxConnections).await;
         } else if let Err(errno) = acceptor.accept_while_room(free > BURST_MAX).await {
             if errno == Errno::CANCELED || errno == Errno::AGAIN {
@@ -92,8 +96,12 @@ impl Acceptor {
         }
     }
 
-    /// Starts to serve a connection; waits for room if other workers took what was left meanwhile.
+    /// Starts to serve a connection, unless its client may not have it; waits for room if other workers took what was left
+    /// meanwhile.
     async fn admit(&self, client: Stream) {
+        let Ok(guard) = self.worker.admit_peer(self.index, &client) else {
+            return client.abort();
+        };
         let permit = loop {
             match self.worker.gates.admit(self.index) {
                 Some(permit) => break permit,
@@ -101,12 +109,13 @@ impl Acceptor {
                 None => self.pause(ShedReason::MaxConnections).await,
             }
         };
-        self.spawn(client, permit);
+        self.spawn(client, permit, guard);
     }
 
-    fn spawn(&self, client: Stream, permit: Permit) {
+    fn spawn(&self, client: Stream, permit: Permit, guard: Option<ClientGuard>) {
         // Booked before its task is polled for the first time: the worker must not be taken for idle meanwhile.
         let session = Session::begin(&self.worker, self.index);
+        session.keep(guard);
         self.worker.handle.spawn(serve(session, client, permit));
     }
 

@@ -37,7 +37,7 @@ pub struct Books<'a> {
 impl<'a> Books<'a> {
     pub(crate) fn new(session: &'a Session, reservation: &'a Reservation) -> Self {
         let (worker, backend) = (session.worker(), reservation.backend());
-        let (listener, pool) = (session.stats(), session.pool());
+        let (listener, pool) = (session.stats(), session.relayed_pool());
         let stats = &backend.workers[worker.index];
         Self {
             pool,

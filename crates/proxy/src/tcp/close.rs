@@ -21,23 +21,62 @@ const NEXT_TURN: Duration = Duration::from_nanos(1);
 /// How often the kernel is asked whether it has delivered them.
 const FLUSH_STEP: Duration = Duration::from_millis(5);
 
-/// Closes both sides. Returns how many bytes were passed on in all: from the client, from the backend.
-pub(super) async fn close(worker: &WorkerState, relay: Relay, reason: EndReason, books: &Books<'_>) -> (u64, u64) {
-    let (mut up, mut down) = (relay.up.moved, relay.down.moved);
+/// How both sides are closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// Both have ended.
+    InOrder,
+    /// In order if nothing is left to pass on, otherwise what was passed on must not be taken for the whole.
+    InOrderIfDrained,
+    /// The client broke: the backend gets what had come from it, then a reset.
+    AfterClient,
+    /// The backend broke.
+    AfterBackend,
+    /// Both are reset.
+    Reset,
+}
+
+const fn manner(reason: EndReason) -> Manner {
     match reason {
-        EndReason::Finished if active(Fault::EndSentAsReset) => (up, down) = abort(worker, relay, books).await,
-        EndReason::Finished => drop(relay),
+        EndReason::Finished => Manner::InOrder,
         EndReason::IdleTimeout
         | EndReason::HalfClosedTimeout
         | EndReason::MaxLifetime
         | EndReason::BackendDown
         | EndReason::BackendRemoved
-        | EndReason::Failback
-            if relay.is_drained() =>
-        {
-            drop(relay);
-        }
-        EndReason::ClientReset | EndReason::ClientGone => {
+        | EndReason::Failback => Manner::InOrderIfDrained,
+        EndReason::ClientReset | EndReason::ClientGone => Manner::AfterClient,
+        EndReason::BackendReset | EndReason::BackendGone => Manner::AfterBackend,
+        EndReason::SessionTimeout
+        | EndReason::ConnectFailed
+        | EndReason::NoBackend
+        | EndReason::BackendsFull
+        | EndReason::QueueFull
+        | EndReason::QueueTimeout
+        | EndReason::LocalError
+        | EndReason::RoutingTimeout
+        | EndReason::ClientLeft
+        | EndReason::BadHello
+        | EndReason::HelloTooLarge
+        | EndReason::NoRoute
+        | EndReason::BadProxyHeader
+        | EndReason::BadStartup
+        | EndReason::StarttlsRefused
+        | EndReason::Displaced
+        | EndReason::Refused
+        | EndReason::DrainDeadline
+        | EndReason::Panicked => Manner::Reset,
+    }
+}
+
+/// Closes both sides. Returns how many bytes were passed on in all: from the client, from the backend.
+pub(super) async fn close(worker: &WorkerState, relay: Relay, reason: EndReason, books: &Books<'_>) -> (u64, u64) {
+    let (mut up, mut down) = (relay.up.moved, relay.down.moved);
+    match manner(reason) {
+        Manner::InOrder if active(Fault::EndSentAsReset) => (up, down) = abort(worker, relay, books).await,
+        Manner::InOrder => drop(relay),
+        Manner::InOrderIfDrained if relay.is_drained() => drop(relay),
+        Manner::AfterClient => {
             let Relay {
                 client,
                 backend,
@@ -49,7 +88,7 @@ pub(super) async fn close(worker: &WorkerState, relay: Relay, reason: EndReason,
             down = leave(worker, other, &client, books.down).await;
             up = deliver(worker, direction, client, backend, reason, books.up).await;
         }
-        EndReason::BackendReset | EndReason::BackendGone => {
+        Manner::AfterBackend => {
             let Relay {
                 client,
                 backend,
@@ -66,21 +105,7 @@ pub(super) async fn close(worker: &WorkerState, relay: Relay, reason: EndReason,
                 opening.backend_ended(client_ended, worker, books);
             }
         }
-        EndReason::IdleTimeout
-        | EndReason::HalfClosedTimeout
-        | EndReason::MaxLifetime
-        | EndReason::BackendDown
-        | EndReason::BackendRemoved
-        | EndReason::Failback
-        | EndReason::SessionTimeout
-        | EndReason::ConnectFailed
-        | EndReason::NoBackend
-        | EndReason::BackendsFull
-        | EndReason::QueueFull
-        | EndReason::QueueTimeout
-        | EndReason::LocalError
-        | EndReason::DrainDeadline
-        | EndReason::Panicked => (up, down) = abort(worker, relay, books).await,
+        Manner::InOrderIfDrained | Manner::Reset => (up, down) = abort(worker, relay, books).await,
     }
     (up, down)
 }

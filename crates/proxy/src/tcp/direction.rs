@@ -6,7 +6,9 @@ mod piped;
 
 use self::piped::Piped;
 use super::books::Tally;
+use super::head::Head;
 use super::queue::Queue;
+use super::tap::Tap;
 use crate::state::{SpillGuard, StreamGuard, WorkerState};
 use ringway_runtime::faults::{Fault, active};
 use ringway_runtime::{Errno, Once, Receive, Send, SendOutcome, SocketOptions, Stream, TcpInfo, Time};
@@ -53,6 +55,10 @@ pub(super) struct Direction {
     roomy: bool,
     /// Short receives in a row while streaming.
     short: u8,
+    /// Bytes at the front of the queue that are our own: they count as nobody's.
+    own: u32,
+    /// Who listens to what is received.
+    tap: Option<Box<Tap>>,
     /// In which round of `WorkerState::note_blocked` this was noted; 0: not noted.
     noted: u32,
 }
@@ -96,10 +102,23 @@ pub(super) enum Found {
 }
 
 impl Direction {
-    pub(super) fn new(worker: &WorkerState, source: &Stream, no_delay: NoDelay) -> Self {
+    pub(super) fn new(
+        worker: &WorkerState,
+        source: &Stream,
+        no_delay: NoDelay,
+        (head, tap): (Option<Box<Head>>, Option<Box<Tap>>),
+    ) -> Self {
+        let (receive, queue, own) = match head {
+            Some(head) => {
+                let (mut receive, queue, own) = head.into_parts();
+                receive.resume();
+                (receive, queue, own)
+            }
+            None => (source.receive(), Queue::new(worker.handle.no_leases()), 0),
+        };
         Self {
-            receive: source.receive(),
-            queue: Queue::new(worker.handle.no_leases()),
+            receive,
+            queue,
             sending: Sending::Idle,
             no_delay,
             paused: false,
@@ -112,6 +131,8 @@ impl Direction {
             copies: false,
             roomy: false,
             short: 0,
+            own,
+            tap,
             noted: 0,
         }
     }
@@ -126,6 +147,13 @@ impl Direction {
     }
 
     fn count(&mut self, tally: Tally<'_>, bytes: u32) {
+        let own = bytes.min(self.own);
+        self.own -= own;
+        let bytes = if active(Fault::OwnHeaderCounted) {
+            bytes
+        } else {
+            bytes - own
+        };
         self.moved += u64::from(bytes);
         tally.add(bytes);
     }
@@ -228,6 +256,12 @@ impl Direction {
                 Poll::Pending => break,
                 Poll::Ready(Ok(Some(leases))) => {
                     received = true;
+                    if let Some(tap) = &mut self.tap {
+                        tap.hear(&leases);
+                        if tap.is_over() {
+                            self.tap = None;
+                        }
+                    }
                     self.queue.push(leases);
                 }
                 Poll::Ready(Ok(None)) => self.ended = true,

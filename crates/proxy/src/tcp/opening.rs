@@ -39,10 +39,19 @@ pub(super) struct Seen {
 }
 
 impl Opening {
-    pub(super) fn new(connect_time: Duration) -> Self {
+    /// `asked`: when the relay began with what the client had said already.
+    pub(super) fn new(connect_time: Duration, asked: Option<Time>) -> Self {
         Self {
-            phase: Phase::Silent,
+            phase: asked.map_or(Phase::Silent, Phase::Asked),
             connect_us: u32::try_from(connect_time.as_micros()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Nothing is to be found out.
+    pub(super) const fn over() -> Self {
+        Self {
+            phase: Phase::Over,
+            connect_us: 0,
         }
     }
 

@@ -3,6 +3,7 @@
 //! Normally leases on the worker's buffers; when buffers are short, bytes that cannot be sent are copied into memory of
 //! their own (`spill`), so that one slow reader never keeps buffers from the others. Knows no sockets.
 
+use ringway_runtime::faults::{Fault, active};
 use ringway_runtime::{Leases, Stream, Unsent};
 
 /// The bytes in order: first those that were spilled, then leases.
@@ -24,6 +25,17 @@ impl Queue {
             spilled: None,
             leases: empty,
         }
+    }
+
+    /// Bytes in memory of their own, then leases.
+    pub(super) fn begin(bytes: Vec<u8>, leases: Leases) -> Self {
+        let spilled = (!bytes.is_empty()).then(|| {
+            Box::new(Spilled {
+                bytes: bytes.into(),
+                sent: 0,
+            })
+        });
+        Self { spilled, leases }
     }
 
     /// Bytes held.
@@ -68,7 +80,8 @@ impl Queue {
         report: bool,
         empty: Leases,
     ) -> Option<(ringway_runtime::Send, u32)> {
-        if let Some(spilled) = self.spilled.take() {
+        let overtakes = active(Fault::HeadOvertaken) && !self.leases.is_empty();
+        if let Some(spilled) = self.spilled.take_if(|_| !overtakes) {
             let Spilled { bytes, sent } = *spilled;
             let len = bytes.len() as u32 - sent;
             return Some((stream.send_bytes(bytes, sent, true), len));

@@ -6,8 +6,10 @@
 
 use super::books::Books;
 use super::direction::{Direction, Found, NoDelay};
+use super::head::Head;
 use super::near;
 use super::opening::{Opening, Seen};
+use super::tap::Tap;
 use crate::state::WorkerState;
 use ringway_core::model::{Keepalive, OnBackendDown};
 use ringway_core::reason::{EndReason, Side};
@@ -62,17 +64,31 @@ pub struct Relay {
     pub(super) opening: Opening,
 }
 
+/// What the two directions begin with.
+#[derive(Debug, Default)]
+pub struct Heads {
+    /// From the client; `None`: with what it sends from now on.
+    pub(super) up: Option<Box<Head>>,
+    /// From the backend.
+    pub(super) down: Option<Box<Head>>,
+    /// What is listened for in the bytes of the backend.
+    pub(super) tap: Option<Box<Tap>>,
+    /// The backend is not expected to answer: that it ends without a word says nothing against it.
+    pub(super) unanswered: bool,
+}
+
 /// Which side broke, and how the kernel put it.
 type Broken = (Side, Errno);
 
 impl Relay {
     /// Joins two connected streams and starts to receive from both.
-    pub fn new(worker: &WorkerState, client: Stream, backend: Stream, connect_time: Duration) -> Self {
+    pub fn new(worker: &WorkerState, client: Stream, backend: Stream, connect_time: Duration, heads: Heads) -> Self {
         let now = worker.handle.now();
+        let asked = heads.up.as_ref().is_some_and(|head| head.has_spoken()).then_some(now);
         Self {
-            up: Direction::new(worker, &client, NoDelay::BeforeSecondSend),
+            up: Direction::new(worker, &client, NoDelay::BeforeSecondSend, (heads.up, None)),
             // Accepted connections have it from their listener.
-            down: Direction::new(worker, &backend, NoDelay::Set),
+            down: Direction::new(worker, &backend, NoDelay::Set, (heads.down, heads.tap)),
             client,
             backend,
             timer: worker.handle.sleep_until(now + CHECK_INTERVAL),
@@ -80,7 +96,10 @@ impl Relay {
             active_at: now,
             chosen_at: Time::from_nanos(now.as_nanos().saturating_sub(connect_time.as_nanos() as u64)),
             stood: false,
-            opening: Opening::new(connect_time),
+            opening: match heads.unanswered {
+                true => Opening::over(),
+                false => Opening::new(connect_time, asked),
+            },
         }
     }
 

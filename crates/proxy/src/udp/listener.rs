@@ -8,13 +8,14 @@ use super::Bound;
 use super::loss::{Settled, to_end};
 use super::open::{Newcomer, Request};
 use super::own::Own;
-use super::session::{Session, Upstream, datagrams, onward};
+use super::proxied::{Met, is_too_long};
+use super::session::{Session, datagrams, onward};
 use super::train::{Sent, Train, Way};
 use crate::state::WorkerState;
 use ringway_core::health::Report;
 use ringway_core::model::{Balance, Listener, Pool};
 use ringway_core::reason::{DropReason, EndReason};
-use ringway_core::session::{Clients, Closed, Entry, Id, Key, Table};
+use ringway_core::session::{Closed, Entry, Id, Key, Names, Table};
 use ringway_runtime::{Arrived, DatagramSocket, Datagrams, Departure, Errno, Event, Handle, Leases, Sleep, Time};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -22,7 +23,6 @@ use std::hash::RandomState;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -41,8 +41,9 @@ pub(super) struct Relay {
     pub(super) sockets: Vec<Front>,
     pub(super) own: Rc<Own>,
     pub(super) table: Table<Session, RandomState>,
-    pub(super) clients: Option<Arc<Clients<RandomState>>>,
     pub(super) newcomers: VecDeque<Newcomer>,
+    /// Clients that balancers name in front of each datagram.
+    pub(super) names: Names<RandomState>,
     /// Towards clients, by bound socket.
     answers: Train<u16>,
     wake: Option<(Time, Sleep)>,
@@ -55,7 +56,7 @@ pub(super) struct Front {
     /// Answers must say which address they come from: it has several.
     pub(super) is_wildcard: bool,
     /// Where it listens.
-    pub(super) port: u16,
+    pub(super) address: SocketAddr,
     /// Datagrams that the kernel had dropped when it last said so.
     dropped: u32,
 }
@@ -73,7 +74,7 @@ impl Fronts {
         let front = |(socket, address): (DatagramSocket, SocketAddr)| Front {
             socket,
             is_wildcard: address.ip().is_unspecified(),
-            port: address.port(),
+            address,
             dropped: 0,
         };
         Self {
@@ -93,15 +94,8 @@ impl Fronts {
     }
 }
 
-/// Serves until told to stop and the last session has ended. `clients`: the bounds on client addresses, shared by all
-/// workers; `own`: addresses that nothing may come from.
-pub async fn serve(
-    worker: Rc<WorkerState>,
-    index: usize,
-    fronts: Fronts,
-    own: Rc<Own>,
-    clients: Option<Arc<Clients<RandomState>>>,
-) {
+/// Serves until told to stop and the last session has ended. `own`: addresses that nothing may come from.
+pub async fn serve(worker: Rc<WorkerState>, index: usize, fronts: Fronts, own: Rc<Own>) {
     let Fronts { datagrams, sockets } = fronts;
     let rules = worker.snapshot.model.listeners[index].udp.rules;
     let mut relay = Relay {
@@ -111,8 +105,8 @@ pub async fn serve(
         index,
         sockets,
         own,
-        clients,
         newcomers: VecDeque::new(),
+        names: Names::new(RandomState::new()),
         answers: Train::new(),
         wake: None,
     };
@@ -141,7 +135,7 @@ impl Relay {
     }
 
     pub(super) fn pool(&self) -> &Pool {
-        &self.worker.snapshot.model.pools[self.listener().pool.0]
+        &self.worker.snapshot.model.pools[self.listener().only_pool().0]
     }
 
     fn drop_for(&self, reason: DropReason) {
@@ -187,7 +181,7 @@ impl Relay {
     fn expire(&mut self) -> bool {
         let (worker, index) = (self.worker.clone(), self.index);
         let model = &worker.snapshot.model;
-        let pool = &model.pools[model.listeners[index].pool.0];
+        let pool = &model.pools[model.listeners[index].only_pool().0];
         let (time, moment) = (now(&worker), worker.moment());
         for _ in 0..EXPIRED_MAX {
             let to_end = |entry: &Entry<Session>| to_end(entry, pool, time, moment);
@@ -261,6 +255,8 @@ impl Relay {
             from,
             count: datagrams(&arrived, leases.bytes()),
             is_metered: false,
+            met: Met::Not,
+            first: None,
             arrived,
             leases,
         });
@@ -291,6 +287,7 @@ impl Relay {
             Settled::Here(settled) => id = settled,
             Settled::Nowhere(reason) => return self.drop_all(reason, request.count),
             Settled::Over(reason) => {
+                self.part(id, &mut request);
                 self.close(id, reason);
                 return self.place_again(request);
             }
@@ -298,12 +295,37 @@ impl Relay {
         let Some(entry) = self.table.get_mut(id) else { return };
         let session = &mut entry.state;
         let Request {
-            count, arrived, leases, ..
+            count,
+            arrived,
+            leases,
+            first,
+            ..
         } = request;
-        session.count_request(leases.bytes(), count);
-        let Upstream { socket, apart, .. } = &session.upstream;
-        socket.send(leases, &onward(&arrived, *apart, None, None));
+        let Session { upstream, proxied, .. } = session;
+        let prefix = proxied.as_ref().and_then(|it| it.prefix(upstream.is_fresh));
+        let mut departure = onward(&arrived, upstream.apart, None, None);
+        if let Some(prefix) = prefix
+            && is_too_long(prefix, arrived.segment.map_or(u32::MAX, u32::from).min(leases.bytes()))
+        {
+            return self.drop_all(DropReason::TooLong, count);
+        }
+        // Its datagrams are of different lengths now.
+        departure.apart |= prefix.is_some() || first.is_some();
+        departure.first = first;
+        let bytes = leases.bytes();
+        upstream.socket.send_behind(prefix, leases, &departure);
+        upstream.is_fresh = false;
+        session.count_request(bytes, count);
         self.table.request(id, count, time);
+    }
+
+    /// A session is over before its client's datagram could go on in it: the next one is the same client's.
+    fn part(&self, id: Id, request: &mut Request) {
+        if request.met == Met::InSession
+            && let Some(entry) = self.table.get(id)
+        {
+            request.met = entry.state.named().map_or(Met::Sender, Met::Named);
+        }
     }
 
     /// A backend's datagram.
@@ -311,16 +333,16 @@ impl Relay {
         let Some(entry) = self.table.get_mut(id) else {
             return self.drop_for(DropReason::Late);
         };
-        let client = entry.key.client();
+        let sender = entry.key.sender();
         let waited = entry.unanswered(now(&self.worker));
         let session = &mut entry.state;
         let count = datagrams(arrived, leases.bytes());
         session.count_response(leases.bytes(), count);
         let way = Way {
             socket: session.socket,
-            departure: onward(arrived, session.apart, Some(client), session.ours),
+            departure: onward(arrived, session.apart, Some(sender), session.ours),
         };
-        let pool = self.worker.snapshot.model.listeners[self.index].pool;
+        let pool = self.worker.snapshot.model.listeners[self.index].only_pool();
         if !session.upstream.answered {
             session.backend_stats().first_byte_seconds.observe(waited);
         }
@@ -372,8 +394,9 @@ impl Relay {
 
     /// The same towards a client.
     fn answer_apart(&mut self, front: u16, departure: Departure, leases: Leases) {
-        let key = departure.to.map(|client| Key::new(client, front, Key::ANY_BACKEND));
-        // Sessions that are not found so (balanced by datagram, or over their `requests`) learn it anew each time.
+        let key = departure.to.map(|sender| Key::new(sender, front, Key::ANY_BACKEND));
+        // Sessions that are not found so (balanced by datagram, of a named client, or over their `requests`) learn it anew
+        // each time.
         let id = key.and_then(|key| self.table.find(&key));
         if let Some(entry) = id.and_then(|id| self.table.get_mut(id)) {
             entry.state.apart = true;

@@ -90,7 +90,7 @@ impl Relay {
             return Err(DropReason::Late);
         };
         let before = entry.state.upstream.backend().index;
-        let client = (entry.key.client().ip(), entry.key.socket());
+        let client = (entry.state.client_of(entry.key.sender()).ip(), entry.key.socket());
         let mut tried = Tried::default();
         if cause == Cause::Down {
             tried.insert(before);
@@ -139,13 +139,13 @@ impl Relay {
             Some(Word::There) => Report::Connected,
             None => return,
         };
-        let pool = self.listener().pool;
+        let pool = self.listener().only_pool();
         self.worker.observer.met(pool, session.upstream.backend(), report);
     }
 
     /// A backend that is tried has done nothing wrong.
     fn went_well(&mut self, id: Id) {
-        let pool = self.listener().pool;
+        let pool = self.listener().only_pool();
         let Some(entry) = self.table.get_mut(id) else { return };
         let upstream = &mut entry.state.upstream;
         // So that it is told once.
@@ -156,7 +156,7 @@ impl Relay {
     /// A session has lost its backend, which is told once.
     fn lost(&mut self, id: Id, report: Report) {
         let listener = self.listener();
-        let (pool, keeps_port) = (listener.pool, listener.udp.keep_port);
+        let (pool, keeps_port) = (listener.only_pool(), listener.udp.keep_port);
         let Some(entry) = self.table.get_mut(id) else { return };
         let Upstream {
             failed, reservation, ..

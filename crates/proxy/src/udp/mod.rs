@@ -7,6 +7,7 @@ mod listener;
 mod loss;
 mod open;
 mod own;
+mod proxied;
 mod session;
 mod train;
 

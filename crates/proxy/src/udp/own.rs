@@ -29,12 +29,12 @@ impl Own {
             }
         }
         for listener in model.listeners.iter().filter(|it| it.protocol == Protocol::Udp) {
-            let pool = &model.pools[listener.pool.0];
+            let pool = &model.pools[listener.only_pool().0];
             own.add_backends(pool);
             if pool.backends.iter().any(|it| matches!(it.target, Target::Name(_)))
-                && !own.named.contains(&listener.pool)
+                && !own.named.contains(&listener.only_pool())
             {
-                own.named.push(listener.pool);
+                own.named.push(listener.only_pool());
             }
             if listener.udp.keep_port {
                 own.hosts.extend(inet_targets(pool).map(|address| address.ip()));

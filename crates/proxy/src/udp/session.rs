@@ -1,5 +1,6 @@
 //! What is kept for a session, and where it is counted.
 
+use super::proxied::{Named, Proxied};
 use crate::session::Session as Booked;
 use ringway_core::backend::{BackendState, Reservation};
 use ringway_core::gate::Permit;
@@ -29,6 +30,8 @@ pub(super) struct Session {
     pub(super) datagrams_from_client: u64,
     pub(super) datagrams_from_backend: u64,
     pub(super) booked: Booked,
+    /// Where a PROXY header says who the client is, to us or to backends.
+    pub(super) proxied: Option<Box<Proxied>>,
     _permit: Permit,
 }
 
@@ -47,6 +50,8 @@ pub(super) struct Upstream {
     pub(super) dropped: u32,
     /// On this way trains are refused.
     pub(super) apart: bool,
+    /// Nothing has been sent yet.
+    pub(super) is_fresh: bool,
 }
 
 impl Upstream {
@@ -77,11 +82,11 @@ impl Upstream {
 }
 
 impl Session {
-    pub(super) const fn new(
+    pub(super) fn new(
         upstream: Upstream,
         booked: Booked,
         permit: Permit,
-        client: Option<Client>,
+        (client, proxied): (Option<Client>, Option<Box<Proxied>>),
         (socket, ours): (u16, Option<IpAddr>),
     ) -> Self {
         Self {
@@ -95,8 +100,19 @@ impl Session {
             datagrams_from_client: 0,
             datagrams_from_backend: 0,
             booked,
+            proxied,
             _permit: permit,
         }
+    }
+
+    /// Who the client of a session with this sender is.
+    pub(super) fn client_of(&self, sender: SocketAddr) -> SocketAddr {
+        self.named().map_or(sender, |named| named.client)
+    }
+
+    /// The client, if a balancer in front named it.
+    pub(super) fn named(&self) -> Option<Named> {
+        self.proxied.as_ref().and_then(|proxied| proxied.named)
     }
 
     pub(super) fn backend_stats(&self) -> &BackendStats {
@@ -147,6 +163,7 @@ pub(super) fn onward(arrived: &Arrived, apart: bool, to: Option<SocketAddr>, fro
         from,
         segment: arrived.segment,
         apart,
+        first: None,
         class: (class != 0).then_some(class),
     }
 }

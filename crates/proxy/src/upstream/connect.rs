@@ -1,21 +1,52 @@
 //! The tries of one connection: choose, connect within `connect_timeout`, count, tell, and on failure choose another.
 
+use super::greet;
 use super::queue::wait_for_room;
+use super::source::{NotTaken, source, tell_passed_over};
 use crate::convert;
 use crate::session::Session;
 use crate::state::WorkerState;
-use ringway_core::backend::Reservation;
+use crate::tcp::Head;
+use ringway_core::backend::{BackendState, Reservation};
 use ringway_core::balance::{ClientKey, NoChoice, Tried};
 use ringway_core::health::Report;
-use ringway_core::model::{Pool, PoolIndex};
+use ringway_core::model::{self, Pool, PoolIndex};
 use ringway_core::reason::{Blame, ConnectError, EndReason};
 use ringway_runtime::faults::{Fault, active};
-use ringway_runtime::{Address, Connect, Errno, Sleep, SocketOptions, Stream};
+use ringway_runtime::{Connect, Errno, Sleep, SocketOptions, Source, Stream, Time};
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+
+/// Who wants a backend, as far as that matters for choosing and connecting one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seeker {
+    /// What it is recognised by.
+    pub(crate) key: ClientKey,
+    /// Its address, where that was asked for and it has one; it matters with `source: client`.
+    pub(crate) address: Option<IpAddr>,
+}
+
+impl Seeker {
+    /// Nobody asked, or it has no address.
+    pub(crate) const UNKNOWN: Self = Self {
+        key: ClientKey::UNIX,
+        address: None,
+    };
+}
+
+/// What is said to a backend, and awaited from it, before bytes are relayed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Greeting {
+    /// Nothing.
+    #[default]
+    None,
+    /// An SSLRequest, which it answers by `S`: the client has had that answer from us. Bytes of our own come before it.
+    PostgresTls(Vec<u8>),
+}
 
 /// A backend that was chosen and reached.
 #[derive(Debug)]
@@ -24,61 +55,192 @@ pub struct Connected {
     pub stream: Stream,
     /// Its place in the backend's count.
     pub reservation: Reservation,
-    /// How long the connect took.
+    /// How long the connect took, the greeting included.
     pub connect_time: Duration,
+    /// What goes on behind the greeting, if there was one.
+    pub(crate) head: Option<Box<Head>>,
 }
 
 /// Connects a session to a backend of its pool, trying others on refusal or timeout. Each try chooses from the pool as it
-/// is then.
+/// is then. `client` is where it comes from, if that is known and an address; it matters with `source: client`.
 ///
 /// # Errors
 /// Why the connection ends: no backend could be chosen, every try failed, or this machine lacks something.
-pub(crate) async fn connect(session: &Session, pool: PoolIndex, client: ClientKey) -> Result<Connected, EndReason> {
+pub(crate) async fn connect(
+    session: &Session,
+    pool: PoolIndex,
+    seeker: &Seeker,
+    greeting: &Greeting,
+) -> Result<Connected, EndReason> {
     let worker = &**session.worker();
     let model = &worker.snapshot.model.pools[pool.0];
     let mut tried = Tried::default();
     let mut failed = EndReason::NoBackend;
-    for _ in 0..model.tries {
-        let mut reservation = match choose(worker, (session.listener(), pool), client, &tried).await {
+    let mut left = model.tries;
+    while left > 0 {
+        let reservation = match choose(worker, (session.listener(), pool), seeker.key, &tried).await {
             Ok(reservation) => reservation,
             Err(Some(reason)) => return Err(reason),
             Err(None) => break,
         };
-        let backend = reservation.backend().clone();
-        tried.insert(backend.index);
-        session.note(|entry| {
-            entry.tries += 1;
-            entry.backend = Some(backend.clone());
-        });
-        let stats = &backend.workers[worker.index];
+        let is_new = tried.insert(reservation.backend().index);
+        let Ok(source) = source_for(worker, model, reservation.backend(), seeker) else {
+            // No try: nothing is sent.
+            failed = EndReason::LocalError;
+            if is_new {
+                continue;
+            }
+            break;
+        };
+        left -= 1;
         let started = worker.handle.now();
-        match attempt(worker, model, &backend.address).await {
-            Ok(stream) => {
-                let connect_time = worker.handle.now().since(started);
-                stats.connections_total.add(1);
-                stats.connect_seconds.observe(connect_time);
-                session.note(|entry| entry.connect_time = Some(connect_time));
-                if backend.orders.take_connect_watch() && !active(Fault::SuccessNotTold) {
-                    worker.observer.met(pool, &backend, Report::Connected);
-                }
-                return Ok(Connected {
-                    stream,
-                    reservation,
-                    connect_time,
-                });
-            }
-            // It looks like a timeout, and is not one.
-            Err(_) if worker.orders.is_resetting() => return Err(EndReason::DrainDeadline),
-            Err(error) => {
-                stats.connect_errors[error.index()].add(1);
-                failed = tell_failure(worker, pool, &mut reservation, error);
-                if active(Fault::ReservationLeaked) {
-                    std::mem::forget(reservation);
-                }
-            }
+        let mut making = begin(session, pool, reservation.backend(), source);
+        let reached = match &mut making {
+            Ok(making) => reach(worker, making, greeting).await,
+            Err(error) => Err(*error),
+        };
+        match conclude(session, pool, reservation, started, reached) {
+            Ok(connected) => return Ok(connected),
+            Err(EndReason::DrainDeadline) => return Err(EndReason::DrainDeadline),
+            Err(reason) => failed = reason,
         }
     }
     Err(failed)
+}
+
+/// Connects a session to this very backend, even one that has as many connections as it may: who wants to cancel a query
+/// must get through where all is busy.
+///
+/// # Errors
+/// Why it could not be connected.
+pub(crate) async fn connect_to(
+    session: &Session,
+    pool: PoolIndex,
+    backend: &Arc<BackendState>,
+    seeker: &Seeker,
+) -> Result<Connected, EndReason> {
+    let worker = &**session.worker();
+    let model = &worker.snapshot.model.pools[pool.0];
+    let source = source_for(worker, model, backend, seeker).map_err(|_| EndReason::LocalError)?;
+    let (reservation, started) = (backend.reserve_beyond(), worker.handle.now());
+    let mut making = begin(session, pool, backend, source);
+    let reached = match &mut making {
+        Ok(making) => reach(worker, making, &Greeting::None).await,
+        Err(error) => Err(*error),
+    };
+    conclude(session, pool, reservation, started, reached)
+}
+
+/// Where to connect from to this backend. That the client cannot be taken to it is told.
+fn source_for(
+    worker: &WorkerState,
+    pool: &Pool,
+    backend: &BackendState,
+    seeker: &Seeker,
+) -> Result<Option<Source>, NotTaken> {
+    let model::Address::Inet(address) = &backend.address else {
+        return Ok(None);
+    };
+    // Nanoseconds have few random low bits on some clocks; the multiplication spreads them (Knuth, 6.4).
+    let spread = worker.handle.now().as_nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let source = source(pool, address.ip(), seeker.address, spread.rotate_left(32));
+    if source.is_err() {
+        tell_passed_over(pool, backend, seeker.address);
+        backend.workers[worker.index].connect_errors[ConnectError::Local.index()].add(1);
+    }
+    source
+}
+
+/// A connection being made.
+struct Making {
+    connect: Connect,
+    limit: Sleep,
+    /// In somebody else's name.
+    is_foreign: bool,
+}
+
+fn begin(
+    session: &Session,
+    pool: PoolIndex,
+    backend: &Arc<BackendState>,
+    source: Option<Source>,
+) -> Result<Making, ConnectError> {
+    let worker = session.worker();
+    session.note(|entry| {
+        entry.tries += 1;
+        entry.backend = Some(backend.clone());
+    });
+    let is_foreign = matches!(source, Some(Source::Foreign(_)));
+    // The relay sets options once it has lived a little: short connections never need them.
+    let options = SocketOptions::default();
+    let connect = worker
+        .handle
+        .connect(&convert::address(&backend.address), source, &options);
+    Ok(Making {
+        connect: connect.map_err(|errno| classify_from(is_foreign, errno))?,
+        limit: worker.handle.sleep(worker.snapshot.model.pools[pool.0].connect_timeout),
+        is_foreign,
+    })
+}
+
+/// Waits for the connection, and greets, within `connect_timeout` in all.
+async fn reach(
+    worker: &WorkerState,
+    making: &mut Making,
+    greeting: &Greeting,
+) -> Result<(Stream, Option<Box<Head>>), ConnectError> {
+    let connected = poll_fn(|context| poll_limited(&mut making.connect, &mut making.limit, worker, context)).await?;
+    let stream = connected.map_err(|errno| classify_from(making.is_foreign, errno))?;
+    match greeting {
+        Greeting::None => Ok((stream, None)),
+        // Boxed: few greet.
+        Greeting::PostgresTls(first) => {
+            let mut greeted = Box::pin(greet::postgres(worker, &stream, first));
+            let head = poll_fn(|context| poll_limited(&mut greeted, &mut making.limit, worker, context)).await??;
+            drop(greeted);
+            Ok((stream, Some(head)))
+        }
+    }
+}
+
+/// Books how a try went.
+fn conclude(
+    session: &Session,
+    pool: PoolIndex,
+    mut reservation: Reservation,
+    started: Time,
+    reached: Result<(Stream, Option<Box<Head>>), ConnectError>,
+) -> Result<Connected, EndReason> {
+    let worker = session.worker();
+    let backend = reservation.backend().clone();
+    let stats = &backend.workers[worker.index];
+    match reached {
+        Ok((stream, head)) => {
+            let connect_time = worker.handle.now().since(started);
+            stats.connections_total.add(1);
+            stats.connect_seconds.observe(connect_time);
+            session.note(|entry| entry.connect_time = Some(connect_time));
+            if backend.orders.take_connect_watch() && !active(Fault::SuccessNotTold) {
+                worker.observer.met(pool, &backend, Report::Connected);
+            }
+            Ok(Connected {
+                stream,
+                reservation,
+                connect_time,
+                head,
+            })
+        }
+        // It looks like a timeout, and is not one.
+        Err(_) if worker.orders.is_resetting() => Err(EndReason::DrainDeadline),
+        Err(error) => {
+            stats.connect_errors[error.index()].add(1);
+            let failed = tell_failure(worker, pool, &mut reservation, error);
+            if active(Fault::ReservationLeaked) {
+                std::mem::forget(reservation);
+            }
+            Err(failed)
+        }
+    }
 }
 
 /// The backend for the next try. `Err(None)`: there is no other left to try, or the others are kept for trials.
@@ -120,40 +282,22 @@ fn tell_failure(
                 worker.observer.met(pool, reservation.backend(), Report::ConnectFailed);
                 reservation.leave_trial();
             }
-            EndReason::ConnectFailed
+            match error {
+                ConnectError::NoTls => EndReason::StarttlsRefused,
+                _ => EndReason::ConnectFailed,
+            }
         }
     }
 }
 
-async fn attempt(
-    worker: &WorkerState,
-    pool: &Pool,
-    address: &ringway_core::model::Address,
-) -> Result<Stream, ConnectError> {
-    let address = convert::address(address);
-    let source = match &address {
-        // Nanoseconds have few random low bits on some clocks; the multiplication spreads them (Knuth, 6.4).
-        Address::Inet(address) => {
-            let spread = worker.handle.now().as_nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            source(pool, address.ip(), spread.rotate_left(32))
-        }
-        Address::Unix(_) => None,
-    };
-    // The relay sets options once it has lived a little: short connections never need them.
-    let options = SocketOptions::default();
-    let mut connect = worker.handle.connect(&address, source, &options).map_err(classify)?;
-    let mut limit = worker.handle.sleep(pool.connect_timeout);
-    poll_fn(|context| poll_attempt(&mut connect, &mut limit, worker, context)).await
-}
-
-fn poll_attempt(
-    connect: &mut Connect,
+fn poll_limited<F: Future + Unpin>(
+    what: &mut F,
     limit: &mut Sleep,
     worker: &WorkerState,
     context: &mut Context<'_>,
-) -> Poll<Result<Stream, ConnectError>> {
-    if let Poll::Ready(result) = Pin::new(connect).poll(context) {
-        return Poll::Ready(result.map_err(classify));
+) -> Poll<Result<F::Output, ConnectError>> {
+    if let Poll::Ready(result) = Pin::new(what).poll(context) {
+        return Poll::Ready(Ok(result));
     }
     if worker.orders.is_resetting() || Pin::new(limit).poll(context).is_ready() {
         return Poll::Ready(Err(ConnectError::Timeout));
@@ -161,20 +305,18 @@ fn poll_attempt(
     Poll::Pending
 }
 
-/// One of the pool's source addresses of the backend's family; which one hardly matters as long as all are used.
-pub(crate) fn source(pool: &Pool, address: IpAddr, spread: u64) -> Option<IpAddr> {
-    let matching = || {
-        pool.source
-            .iter()
-            .filter(|source| source.is_ipv4() == address.is_ipv4())
-    };
-    let count = matching().count() as u64;
-    let at = spread.checked_rem(count)?;
-    matching().nth(at as usize).copied()
+/// What the kernel has against a foreign address is not the backend's doing. It lacks the capability (EPERM), or has no way
+/// that such a packet may take (EINVAL).
+fn classify_from(is_foreign: bool, errno: Errno) -> ConnectError {
+    if is_foreign && errno.is_refusal() {
+        ConnectError::Local
+    } else {
+        classify(errno)
+    }
 }
 
 /// Which of our reasons an error of connect(2) is. ETIMEDOUT is the kernel's own limit on SYN retries.
-fn classify(errno: Errno) -> ConnectError {
+pub(super) fn classify(errno: Errno) -> ConnectError {
     match errno {
         _ if errno.is_local() => ConnectError::Local,
         _ if errno.is_refused() => ConnectError::Refused,
@@ -207,6 +349,20 @@ mod tests {
             (22, ConnectError::Other),
         ] {
             assert_eq!(classify(Errno(errno)), expected, "errno {errno}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_foreign_address_is_local() {
+        for (errno, foreign, own) in [
+            (1, ConnectError::Local, ConnectError::Other),
+            (22, ConnectError::Local, ConnectError::Other),
+            (99, ConnectError::Local, ConnectError::Local),
+            (111, ConnectError::Refused, ConnectError::Refused),
+            (110, ConnectError::Timeout, ConnectError::Timeout),
+        ] {
+            assert_eq!(classify_from(true, Errno(errno)), foreign, "errno {errno}");
+            assert_eq!(classify_from(false, Errno(errno)), own, "errno {errno}");
         }
     }
 }

@@ -202,7 +202,17 @@ fn is_of_relay(reason: EndReason) -> Option<bool> {
         | EndReason::BackendsFull
         | EndReason::QueueFull
         | EndReason::QueueTimeout
-        | EndReason::LocalError => Some(false),
+        | EndReason::LocalError
+        | EndReason::RoutingTimeout
+        | EndReason::ClientLeft
+        | EndReason::BadHello
+        | EndReason::HelloTooLarge
+        | EndReason::NoRoute
+        | EndReason::BadProxyHeader
+        | EndReason::BadStartup
+        | EndReason::StarttlsRefused
+        | EndReason::Displaced
+        | EndReason::Refused => Some(false),
         EndReason::ClientReset | EndReason::DrainDeadline | EndReason::Panicked => None,
     }
 }
@@ -213,7 +223,7 @@ fn plausible(world: &World, entry: &Entry) -> Result<(), String> {
     let connected = record.connect_time.is_some();
     let quiet = record.bytes_from_client == 0 && record.bytes_from_backend == 0;
     let right = record.listener == 0
-        && record.pool == PoolIndex(0)
+        && record.pool == Some(PoolIndex(0))
         && record.tries <= world.plan.tries
         && record.backend.is_some() == (record.tries > 0)
         && (record.backend.is_some() || !connected)

@@ -226,11 +226,23 @@ impl Tally {
             assert!(count > 0, "no world has seen: {what}");
         }
         for reason in EndReason::ALL {
-            // The latter two are of UDP, which has a simulation of its own.
-            let never = matches!(
-                reason,
-                EndReason::Panicked | EndReason::SessionTimeout | EndReason::BackendRemoved
-            );
+            let never = match reason {
+                EndReason::Panicked => true,
+                // UDP has a simulation of its own.
+                EndReason::SessionTimeout | EndReason::BackendRemoved => true,
+                // And so has what is read before a backend is chosen.
+                EndReason::RoutingTimeout
+                | EndReason::ClientLeft
+                | EndReason::BadHello
+                | EndReason::HelloTooLarge
+                | EndReason::NoRoute
+                | EndReason::BadProxyHeader
+                | EndReason::BadStartup
+                | EndReason::StarttlsRefused
+                | EndReason::Displaced
+                | EndReason::Refused => true,
+                _ => false,
+            };
             let ended = self.ended.get(reason.label()).is_some_and(|count| *count > 0);
             assert_ne!(ended, never, "connections that ended as {}", reason.label());
         }

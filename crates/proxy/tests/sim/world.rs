@@ -11,10 +11,12 @@ use ringway_core::gate::{Cap, Gates};
 use ringway_core::health::Report;
 use ringway_core::snapshot::Snapshot;
 use ringway_core::stats::WorkerStats;
+use ringway_proxy::access::client_bounds;
 use ringway_proxy::convert;
 use ringway_proxy::observer::SessionRecord;
-use ringway_proxy::state::{Orders, Parts, WorkerState};
+use ringway_proxy::state::{Orders, Parts, WorkerState, cancel_keys};
 use ringway_proxy::tcp::accept::accept_all;
+use ringway_proxy::unrouted::{UnroutedConnections, unrouted};
 use ringway_runtime::sim::{Network, PeerId, PeerListener, Random};
 use ringway_runtime::{BufferOptions, ListenOptions, Runtime, TaskId, Time};
 use std::collections::{BTreeMap, BTreeSet};
@@ -96,6 +98,7 @@ impl World {
             snapshot: &snapshot,
             gates: &gates,
             heard: &heard,
+            unrouted: unrouted(1_000, plan.workers),
             clock_offset: plan.control.clock_offset,
         };
         let workers = (0..plan.workers).map(|n| worker(&network, &shared, n)).collect();
@@ -406,6 +409,7 @@ struct Shared<'a> {
     snapshot: &'a Arc<Snapshot>,
     gates: &'a Arc<Gates>,
     heard: &'a Arc<Heard>,
+    unrouted: UnroutedConnections,
     clock_offset: Duration,
 }
 
@@ -431,9 +435,13 @@ fn worker(network: &Network, shared: &Shared<'_>, index: usize) -> Worker {
         snapshot: snapshot.clone(),
         stats: stats.clone(),
         gates: shared.gates.clone(),
+        clients: client_bounds(&snapshot.model),
         orders: orders.clone(),
         observer: shared.heard.clone(),
         clock_offset: shared.clock_offset,
+        unrouted: shared.unrouted.clone(),
+        cancel_keys: cancel_keys(&shared.snapshot.model),
+        id_seed: 0,
     };
     let state = WorkerState::new(handle.clone(), parts);
     let main = handle.spawn(accept_all(state.clone(), handle.clone(), vec![vec![listener]]));

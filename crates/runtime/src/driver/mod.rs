@@ -7,16 +7,16 @@
 pub mod sim;
 pub(crate) mod uring;
 
-use crate::address::Address;
+use crate::address::{Address, Source};
 use crate::buffer_ring::{BufferRing, Links};
-use crate::datagram::{DatagramOptions, Departure};
+use crate::datagram::{DatagramOptions, Departure, Prefix};
 use crate::errno::Errno;
 use crate::slab::Token;
 #[cfg(feature = "sim")]
 use crate::socket::ListenOptions;
 use crate::socket::{SendRoom, SocketOptions, TcpInfo};
 use crate::time::Time;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -47,6 +47,7 @@ pub(crate) enum Operation<'a> {
     SendDatagram {
         fd: Fd,
         is_ipv6: bool,
+        prefix: Option<Prefix<'a>>,
         links: &'a Links,
         departure: &'a Departure,
     },
@@ -189,15 +190,15 @@ impl Driver {
     }
 
     /// Opens a stream socket, bound to `source` if given.
-    pub(crate) fn open(&mut self, domain: Domain, source: Option<IpAddr>) -> Result<Fd, Errno> {
+    pub(crate) fn open(&mut self, domain: Domain, source: Option<Source>) -> Result<Fd, Errno> {
         delegate!(self, driver => driver.open(domain, source))
     }
 
-    /// Opens a datagram socket that is connected, from `source` if given: its address and, unless 0, its port.
+    /// Opens a datagram socket that is connected, from `source` if given.
     pub(crate) fn connect_datagrams(
         &mut self,
         to: SocketAddr,
-        source: Option<SocketAddr>,
+        source: Option<Source>,
         options: &DatagramOptions,
     ) -> Result<Fd, Errno> {
         delegate!(self, driver => driver.connect_datagrams(to, source, options))
@@ -243,6 +244,10 @@ impl Driver {
 
     pub(crate) fn peer_address(&mut self, fd: Fd) -> Result<Address, Errno> {
         delegate!(self, driver => driver.peer_address(fd))
+    }
+
+    pub(crate) fn local_address(&mut self, fd: Fd) -> Result<Address, Errno> {
+        delegate!(self, driver => driver.local_address(fd))
     }
 
     pub(crate) fn set_options(&mut self, fd: Fd, options: &SocketOptions) -> Result<(), Errno> {

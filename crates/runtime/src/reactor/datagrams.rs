@@ -3,7 +3,7 @@
 use super::Reactor;
 use super::op::{Kind, Phase, SocketSlot, keep};
 use crate::buffer_ring::Links;
-use crate::datagram::{Arrived, Departure, HEADER, parse};
+use crate::datagram::{Arrived, Departure, HEADER, Prefix, parse};
 use crate::driver::Operation;
 use crate::errno::{Errno, outcome};
 use crate::slab::Token;
@@ -75,11 +75,10 @@ impl Reactor {
     /// Sends a datagram or a train, now or not at all. `receive`: the receive of the same socket.
     pub(crate) fn send_datagram(
         &mut self,
-        socket: &SocketSlot,
-        is_ipv6: bool,
+        (socket, is_ipv6, receive): (&SocketSlot, bool, Token),
+        prefix: Option<Prefix<'_>>,
         links: Links,
         departure: &Departure,
-        receive: Token,
     ) {
         if self.ended {
             self.release_from(true, links);
@@ -91,6 +90,7 @@ impl Reactor {
             let operation = Operation::SendDatagram {
                 fd,
                 is_ipv6,
+                prefix,
                 links,
                 departure,
             };

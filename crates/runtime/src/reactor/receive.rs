@@ -14,16 +14,16 @@ use std::task::Waker;
 const BUFFERS_PER_STARVED: u16 = 4;
 
 impl Reactor {
-    pub(crate) fn receive(&mut self, socket: &SocketSlot) -> Token {
+    pub(crate) fn receive(&mut self, socket: &SocketSlot, once: Option<u32>) -> Token {
         let (token, fd) = self.begin(
             Kind::Receive {
                 received: Links::EMPTY,
                 phase: Phase::Armed,
-                once: None,
+                once,
             },
             Some(socket),
         );
-        self.start(Operation::Receive { fd, once: None }, token);
+        self.start(Operation::Receive { fd, once }, token);
         token
     }
 

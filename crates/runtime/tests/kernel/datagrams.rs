@@ -2,7 +2,8 @@
 
 use crate::harness::*;
 use ringway_runtime::{
-    Arrived, DatagramOptions, DatagramSocket, Datagrams, Departure, Errno, Event, Handle, Leases, bind_datagrams,
+    Arrived, DatagramOptions, DatagramSocket, Datagrams, Departure, Errno, Event, Handle, Leases, Prefix,
+    bind_datagrams,
 };
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 const OPTIONS: DatagramOptions = DatagramOptions {
     receive_buffer: 1 << 20,
     send_buffer: 0,
+    apart: false,
 };
 /// The longest payload over IPv4 (RFC 768, RFC 791).
 const LONGEST: usize = 65_507;
@@ -183,6 +185,128 @@ fn a_train_that_does_not_fit_the_way_leaves_apart() {
         one_turn().await;
         for piece in load.chunks(40_000) {
             assert_same(&receive(&last).0, piece, "a single datagram");
+        }
+    });
+}
+
+/// Bytes of our own go in front: of one datagram, of an empty one, of the first of a train or of each.
+#[test]
+fn bytes_of_our_own_go_in_front() {
+    run_datagrams(16, |handle: Handle| async move {
+        let mut datagrams = handle.datagrams();
+        let (front, address) = bound(&datagrams, "127.0.0.1:0", 1);
+        let last = peer("127.0.0.1");
+        let to = last.local_addr().expect("bound");
+        let start = datagrams.connect(to, None, &OPTIONS, 3).expect("a connected socket");
+        let feeder = peer("127.0.0.1");
+        let load = Random::new(5).bytes(2_500);
+        let first = Prefix {
+            bytes: b"in front",
+            each: false,
+        };
+        let each = Prefix { each: true, ..first };
+        let apart = Departure {
+            segment: Some(1_000),
+            apart: true,
+            ..Departure::default()
+        };
+        let odd = Departure {
+            first: Some(300),
+            ..apart
+        };
+        for (len, prefix, departure, lengths) in [
+            (2_500, first, Departure::default(), &[8 + 2_500][..]),
+            (0, first, Departure::default(), &[8]),
+            (2_500, first, apart, &[8 + 1_000, 1_000, 500]),
+            (2_500, each, apart, &[8 + 1_000, 8 + 1_000, 8 + 500]),
+            (2_500, first, odd, &[8 + 300, 1_000, 1_000, 200]),
+        ] {
+            feeder.send_to(&load[..len], address).expect("send");
+            let (_, _, leases) = datagram(&mut datagrams).await;
+            start.send_behind(Some(prefix), leases, &departure);
+            one_turn().await;
+            let mut got = Vec::new();
+            for (n, &wanted) in lengths.iter().enumerate() {
+                let piece = receive(&last).0;
+                assert_eq!(piece.len(), wanted, "datagram {n} of {len} bytes");
+                let rest = match (n, prefix.each) {
+                    (0, _) | (_, true) => piece.strip_prefix(b"in front").expect("it is in front"),
+                    _ => &piece,
+                };
+                got.extend_from_slice(rest);
+            }
+            assert_same(&got, &load[..len], "what was behind");
+        }
+        // With an address and control data as well.
+        feeder.send_to(b"behind", address).expect("send");
+        let (_, arrived, leases) = datagram(&mut datagrams).await;
+        let departure = Departure {
+            to: Some(to),
+            from: arrived.to,
+            ..Departure::default()
+        };
+        front.send_behind(Some(first), leases, &departure);
+        one_turn().await;
+        assert_eq!(receive(&last), (b"in frontbehind".to_vec(), address));
+    });
+}
+
+/// More bytes in front than may wait for one submission.
+#[test]
+fn many_prefixes_of_one_turn_all_arrive() {
+    run_datagrams(256, |handle: Handle| async move {
+        let mut datagrams = handle.datagrams();
+        let (_front, address) = bound(&datagrams, "127.0.0.1:0", 1);
+        let last = peer("127.0.0.1");
+        let to = last.local_addr().expect("bound");
+        let start = datagrams.connect(to, None, &OPTIONS, 3).expect("a connected socket");
+        let feeder = peer("127.0.0.1");
+        // 70 KiB in front; the receiver has room for as many (net.core.rmem_default).
+        let count = 70_u8;
+        let mut arrived = Vec::new();
+        for n in 0..count {
+            feeder.send_to(&[n], address).expect("send");
+            arrived.push(datagram(&mut datagrams).await.2);
+        }
+        for (n, leases) in (0..count).zip(arrived) {
+            let prefix = Prefix {
+                bytes: &[n; 1_024],
+                each: false,
+            };
+            start.send_behind(Some(prefix), leases, &Departure::default());
+        }
+        one_turn().await;
+        for n in 0..count {
+            assert_same(&receive(&last).0, &[n; 1_025], "a datagram");
+        }
+    });
+}
+
+/// A socket that takes no trains gets the datagrams of one singly.
+#[test]
+fn who_takes_no_trains_gets_none() {
+    run_datagrams(16, |handle: Handle| async move {
+        let mut datagrams = handle.datagrams();
+        let (_feeding, feeding) = bound(&datagrams, "127.0.0.1:0", 1);
+        let options = DatagramOptions { apart: true, ..OPTIONS };
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let (socket, address) = bind_datagrams(any, &options).expect("a free port");
+        let _apart = datagrams.adopt(socket, false, 2);
+        let load = Random::new(6).bytes(2_500);
+        let start = datagrams
+            .connect(address, None, &OPTIONS, 3)
+            .expect("a connected socket");
+        peer("127.0.0.1").send_to(&load, feeding).expect("send");
+        let (_, _, leases) = datagram(&mut datagrams).await;
+        let train = Departure {
+            segment: Some(1_000),
+            ..Departure::default()
+        };
+        start.send(leases, &train);
+        for piece in load.chunks(1_000) {
+            let (key, arrived, leases) = datagram(&mut datagrams).await;
+            assert_eq!((key, arrived.segment), (2, None));
+            assert_same(&bytes(&leases), piece, "a single datagram");
         }
     });
 }

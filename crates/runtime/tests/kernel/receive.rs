@@ -424,6 +424,29 @@ fn receiving_once_brings_what_was_asked_for() {
     });
 }
 
+/// The first receive of a stream may be one that stops by itself, and goes on for ever later.
+#[test]
+fn a_stream_may_begin_with_receiving_once() {
+    run(TIGHT, |handle| async move {
+        let wanted = Random::new(67).bytes(50_000);
+        let (stream, mut peer) = pair(&handle).await;
+        let mut receive = stream.receive_once(1);
+        assert!(!receive.is_paused());
+        peer.write_all(&wanted).expect("write");
+        let first = receive.next().await.expect("receive").expect("bytes");
+        assert_eq!(first.bytes(), handle.buffer_size(), "one buffer");
+        assert!(receive.is_paused());
+        two_turns().await;
+        assert!(at_once(&mut receive).await.is_none(), "more came than was asked for");
+        let mut got = Vec::new();
+        first.slices().for_each(|slice| got.extend_from_slice(slice));
+        drop(first);
+        receive.resume();
+        got.extend(receive_len(&mut receive, wanted.len() - got.len()).await);
+        assert_same(&got, &wanted, "once, then for ever");
+    });
+}
+
 /// Changes of mind between receiving once, for ever and not at all, at any moment, lose and repeat nothing.
 #[test]
 fn changes_between_once_and_for_ever_keep_the_stream_intact() {

@@ -1,7 +1,7 @@
 //! Sockets from their making to their closing.
 
 use crate::harness::*;
-use ringway_runtime::{Address, Errno, SendOutcome, SocketOptions, socket};
+use ringway_runtime::{Address, Errno, SendOutcome, SocketOptions, Source, socket};
 use std::future::{Future, poll_fn};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -194,11 +194,13 @@ fn ipv6_works_in_both_roles() {
         };
         let source = "::1".parse().expect("an address");
         let connected = handle
-            .connect(&bound, Some(source), &options)
+            .connect(&bound, Some(Source::Own(source)), &options)
             .expect("socket")
             .await
             .expect("connect");
         let accepted = accept(&mut accepting).await.expect("accept");
+        assert_eq!(accepted.local_address(), Ok(bound.clone()));
+        assert_eq!(connected.local_address(), accepted.peer_address());
         assert_eq!(connected.peer_address(), Ok(bound));
         assert_eq!(inet(&accepted.peer_address().expect("connected")).ip(), source);
         assert!(!accepted.tcp_info().expect("TCP").closed);
@@ -245,15 +247,32 @@ fn connecting_leaves_from_the_source_asked_for() {
         let address = Address::Inet(listener.local_addr().expect("bound"));
         let source = "127.0.0.9".parse().expect("an address");
         let connecting = handle
-            .connect(&address, Some(source), &SocketOptions::default())
+            .connect(&address, Some(Source::Own(source)), &SocketOptions::default())
             .expect("socket");
         let _stream = connecting.await.expect("connect");
         assert_eq!(listener.accept().expect("accept").1.ip(), source);
         let foreign = "192.0.2.1".parse().expect("an address");
         let error = handle
-            .connect(&address, Some(foreign), &SocketOptions::default())
+            .connect(&address, Some(Source::Own(foreign)), &SocketOptions::default())
             .expect_err("not ours");
         assert!(error.is_local(), "{error}");
+    });
+}
+
+/// 192.0.2.1 belongs to nobody (RFC 5737). What comes back is nobody's in this namespace, so only the socket is looked at.
+#[test]
+fn a_foreign_source_takes_a_capability() {
+    run(SMALL, |handle| async move {
+        let to = Address::Inet(([127, 0, 0, 1], 9).into());
+        let foreign = Source::Foreign("192.0.2.1".parse().expect("an address"));
+        let connecting = handle.connect(&to, Some(foreign), &SocketOptions::default());
+        match (socket::can_be_transparent(false), connecting) {
+            (Ok(()), connecting) => drop(connecting.expect("what can be tried out can be done")),
+            (Err(errno), connecting) => {
+                assert_eq!(errno, Errno(1), "EPERM");
+                assert_eq!(connecting.map(drop), Err(errno));
+            }
+        }
     });
 }
 

@@ -7,6 +7,7 @@
 use super::kernel::{Event, Kernel, Object};
 use super::operations::Posted;
 use super::{Network, Sim};
+use crate::address::Source;
 use crate::datagram::{Arrived, DatagramOptions, Departure, HEADER, header};
 use crate::driver::Fd;
 use crate::errno::Errno;
@@ -55,6 +56,8 @@ pub(super) struct DatagramSocket {
     local: SocketAddr,
     peer: Option<SocketAddr>,
     room: usize,
+    /// It is given no trains (UDP_GRO is off).
+    apart: bool,
     arrived: VecDeque<Packet>,
     error: Option<Errno>,
     dropped: u32,
@@ -63,6 +66,26 @@ pub(super) struct DatagramSocket {
 }
 
 impl DatagramSocket {
+    /// Takes what has come to it, if there is room.
+    fn take(&mut self, packet: Packet) -> Result<(), u64> {
+        if self.used() + packet.bytes.len() + OVERHEAD > self.room {
+            self.dropped += packet.count() as u32;
+            return Err(packet.count());
+        }
+        match packet.segment.filter(|&segment| self.apart && segment > 0) {
+            None => self.arrived.push_back(packet),
+            Some(segment) => {
+                let pieces = packet.bytes.chunks(segment.into()).map(|bytes| Packet {
+                    bytes: bytes.to_vec(),
+                    segment: None,
+                    ..packet
+                });
+                self.arrived.extend(pieces);
+            }
+        }
+        Ok(())
+    }
+
     fn used(&self) -> usize {
         self.arrived.iter().map(|packet| packet.bytes.len() + OVERHEAD).sum()
     }
@@ -80,12 +103,18 @@ impl DatagramSocket {
 }
 
 impl Kernel {
-    fn open_datagrams(&mut self, fd: Option<i32>, local: SocketAddr, peer: Option<SocketAddr>, room: usize) -> Token {
+    fn open_datagrams(
+        &mut self,
+        fd: Option<i32>,
+        (local, peer): (SocketAddr, Option<SocketAddr>),
+        (room, apart): (usize, bool),
+    ) -> Token {
         self.datagram_sockets.insert(DatagramSocket {
             fd,
             local,
             peer,
             room,
+            apart,
             arrived: VecDeque::new(),
             error: None,
             dropped: 0,
@@ -93,7 +122,7 @@ impl Kernel {
         })
     }
 
-    fn free_port(&mut self) -> u16 {
+    pub(super) fn free_port(&mut self) -> u16 {
         self.next_port = self.next_port.wrapping_add(1).max(1024);
         self.next_port
     }
@@ -161,12 +190,9 @@ impl Kernel {
                 return;
             }
             socket.error = Some(Errno(libc::ECONNREFUSED));
-        } else if socket.used() + packet.bytes.len() + OVERHEAD > socket.room {
-            socket.dropped += packet.count() as u32;
-            self.seen.datagrams_dropped += packet.count();
+        } else if let Err(dropped) = socket.take(packet) {
+            self.seen.datagrams_dropped += dropped;
             return;
-        } else {
-            socket.arrived.push_back(packet);
         }
         if let Some(fd) = fd {
             self.wake_descriptor(fd);
@@ -326,7 +352,7 @@ impl Sim {
             local.set_port(kernel.free_port());
         }
         let fd = kernel.allocate(self.ring, Object::Unconnected, SocketOptions::default())?;
-        let token = kernel.open_datagrams(Some(fd), local, None, room(options));
+        let token = kernel.open_datagrams(Some(fd), (local, None), (room(options), options.apart));
         kernel.stands_for(self.ring, fd, Object::Datagrams(token));
         Ok((Fd(fd), local))
     }
@@ -334,7 +360,7 @@ impl Sim {
     pub(crate) fn connect_datagrams(
         &mut self,
         to: SocketAddr,
-        source: Option<SocketAddr>,
+        source: Option<Source>,
         options: &DatagramOptions,
     ) -> Result<Fd, Errno> {
         let mut kernel = self.call();
@@ -344,11 +370,8 @@ impl Sim {
             return Err(Errno(libc::EMFILE));
         }
         let fd = kernel.allocate(self.ring, Object::Unconnected, SocketOptions::default())?;
-        let mut local = source.unwrap_or(SocketAddr::new(LOCAL, 0));
-        if local.port() == 0 {
-            local.set_port(kernel.free_port());
-        }
-        let token = kernel.open_datagrams(Some(fd), local, Some(to), room(options));
+        let local = SocketAddr::new(source.map_or(LOCAL, Source::ip), kernel.free_port());
+        let token = kernel.open_datagrams(Some(fd), (local, Some(to)), (room(options), options.apart));
         kernel.stands_for(self.ring, fd, Object::Datagrams(token));
         Ok(Fd(fd))
     }
@@ -388,7 +411,7 @@ impl Network {
     /// An actor that receives what is sent to this address.
     pub fn datagram_peer(&self, address: SocketAddr) -> DatagramPeer {
         let mut kernel = self.0.borrow_mut();
-        DatagramPeer(kernel.open_datagrams(None, address, None, usize::MAX))
+        DatagramPeer(kernel.open_datagrams(None, (address, None), (usize::MAX, false)))
     }
 
     /// It is gone: what is sent to it from now on is answered by an error.

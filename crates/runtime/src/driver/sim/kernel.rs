@@ -11,7 +11,7 @@ use super::peers::{Peer, PeerListening};
 use super::random::Random;
 use super::settings::{Chances, Seen};
 use super::wire::{Connection, End, EndId, Owner, Pipe};
-use crate::address::Address;
+use crate::address::{Address, Source};
 use crate::errno::Errno;
 use crate::slab::{Slab, Token};
 use crate::socket::SocketOptions;
@@ -91,6 +91,8 @@ pub(super) struct Descriptor {
     pub(super) ring: usize,
     pub(super) object: Object,
     pub(super) options: SocketOptions,
+    /// What it was bound to before it connects; any address may be.
+    pub(super) source: Option<Source>,
     /// Operations that were started and whose last completion has not been posted.
     pub(super) in_flight: u32,
     /// Of these, those that wait for something to happen.
@@ -462,6 +464,7 @@ impl Kernel {
             ring,
             object,
             options,
+            source: None,
             in_flight: 0,
             waiting: Vec::new(),
         };

@@ -27,7 +27,7 @@ pub use settings::{Chances, Seen};
 use self::kernel::Kernel;
 use self::operations::{Posted, Ring, Submission};
 use crate::buffer_ring::{BufferOptions, BufferRing, DATAGRAM_FIRST, Links};
-use crate::datagram::Departure;
+use crate::datagram::{Departure, Prefix};
 use crate::driver::{Completion, DriverStats, Fd, Operation, SEND_PIECES_MAX, Wait};
 use crate::slab::Token;
 use crate::time::Time;
@@ -243,8 +243,12 @@ impl Sim {
             ),
             Operation::ReceiveDatagrams { fd } => (fd.0, Submission::ReceiveDatagrams { fd: fd.0 }),
             Operation::SendDatagram {
-                fd, links, departure, ..
-            } => return self.send_datagrams(fd, links, *departure, token),
+                fd,
+                is_ipv6: _,
+                prefix,
+                links,
+                departure,
+            } => return self.send_datagrams(fd, prefix, links, *departure, token),
             Operation::Writable { fd } => (fd.0, Submission::Writable { fd: fd.0 }),
             Operation::Readable { fd } => (fd.0, Submission::Readable { fd: fd.0 }),
             // No other threads exist.
@@ -255,23 +259,34 @@ impl Sim {
     }
 
     /// A datagram, a train, or the datagrams of a train one by one.
-    fn send_datagrams(&self, fd: Fd, links: &Links, mut departure: Departure, token: Token) {
+    fn send_datagrams(
+        &self,
+        fd: Fd,
+        prefix: Option<Prefix<'_>>,
+        links: &Links,
+        mut departure: Departure,
+        token: Token,
+    ) {
         let ring = self.datagram_ring.as_ref().expect("buffers for datagrams");
         let bytes: Vec<u8> = ring.slices(links).flatten().copied().collect();
         let buffer = ring.buffers(links).next();
         let each = departure.apart();
         departure.segment = departure.segment.filter(|_| !departure.apart);
-        let datagram = |bytes: &[u8]| Submission::SendDatagram {
+        let mut front = prefix.map_or(&[][..], |prefix| prefix.bytes);
+        let datagram = |front: &[u8], bytes: &[u8]| Submission::SendDatagram {
             fd: fd.0,
-            bytes: bytes.to_vec(),
+            bytes: [front, bytes].concat(),
             buffer,
             departure,
         };
         let Some(each) = each else {
-            return self.submit(fd.0, token, datagram(&bytes));
+            return self.submit(fd.0, token, datagram(front, &bytes));
         };
-        for piece in bytes.chunks(each) {
-            self.submit(fd.0, token, datagram(piece));
+        for piece in departure.pieces(each, std::iter::once(&bytes[..])) {
+            self.submit(fd.0, token, datagram(front, piece));
+            if prefix.is_some_and(|prefix| !prefix.each) {
+                front = &[];
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use crate::driver::Wait;
 use crate::errno::Errno;
 use crate::time::Time;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 /// As the kernel's MULTISHOT_MAX_RETRY: then others have their turn.
@@ -557,7 +558,9 @@ impl Kernel {
             return;
         };
         let (fd, address, welcome) = (op.fd, address.clone(), *welcome);
-        let outcome = match self.establish(Owner::Descriptor(fd), None, &address, welcome) {
+        let source = self.descriptors[fd as usize].as_ref().and_then(|it| it.source);
+        let source = source.map(|source| Address::Inet(SocketAddr::new(source.ip(), self.free_port())));
+        let outcome = match self.establish(Owner::Descriptor(fd), source, &address, welcome) {
             Ok(connection) => {
                 let end = EndId { connection, end: 0 };
                 let options = self.descriptors[fd as usize]

@@ -152,10 +152,10 @@ impl Kernel {
     }
 
     fn any_source(&mut self, address: &Address) -> Address {
-        self.next_port = self.next_port.wrapping_add(1).max(1024);
+        let port = self.free_port();
         match address {
-            Address::Inet(SocketAddr::V6(_)) => Address::Inet(([0, 0, 0, 0, 0, 0, 0, 1], self.next_port).into()),
-            Address::Inet(SocketAddr::V4(_)) => Address::Inet(([10, 0, 0, 1], self.next_port).into()),
+            Address::Inet(SocketAddr::V6(_)) => Address::Inet(([0, 0, 0, 0, 0, 0, 0, 1], port).into()),
+            Address::Inet(SocketAddr::V4(_)) => Address::Inet(([10, 0, 0, 1], port).into()),
             Address::Unix(_) => Address::Unix(std::path::PathBuf::new()),
         }
     }
@@ -255,6 +255,14 @@ impl Network {
     /// Bytes that this actor sent and that have arrived in the other end's receive buffer.
     pub fn arrived(&self, peer: PeerId) -> u64 {
         self.0.borrow().peers[peer.0].arrived
+    }
+
+    /// Where a scripted backend's connection comes from; `None` once it is gone.
+    pub fn address_of_other_end(&self, peer: PeerId) -> Option<Address> {
+        let mut kernel = self.0.borrow_mut();
+        let end = kernel.peers.get(peer.0)?.end;
+        let connection = kernel.connection(end)?;
+        Some(connection.ends[1 - end.end].address.clone())
     }
 
     /// Whether the connection was reset or has timed out, also if its end was read before.

@@ -3,12 +3,11 @@
 use super::Sim;
 use super::kernel::{Kernel, Listening, Object};
 use super::wire::EndId;
-use crate::address::Address;
+use crate::address::{Address, Source};
 use crate::driver::{Domain, Fd};
 use crate::errno::Errno;
 use crate::socket::{ListenOptions, SendRoom, SocketOptions, TcpInfo};
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// Window probes of a receiver that does not read are answered at least this often (TCP_RTO_MAX is 120 s; a peer that
@@ -16,16 +15,18 @@ use std::time::Duration;
 const PROBE_MAX: Duration = Duration::from_secs(20);
 
 impl Sim {
-    pub(crate) fn open(&mut self, _domain: Domain, _source: Option<IpAddr>) -> Result<Fd, Errno> {
+    pub(crate) fn open(&mut self, _domain: Domain, source: Option<Source>) -> Result<Fd, Errno> {
         let mut kernel = self.call();
         let exhausted = kernel.chances.open_exhausted;
         if kernel.random.chance(exhausted) {
             kernel.seen.opens_exhausted += 1;
             return Err(Errno(libc::EMFILE));
         }
-        kernel
-            .allocate(self.ring, Object::Unconnected, SocketOptions::default())
-            .map(Fd)
+        let fd = kernel.allocate(self.ring, Object::Unconnected, SocketOptions::default())?;
+        if let Some(descriptor) = kernel.descriptor(self.ring, fd, "bind") {
+            descriptor.source = source;
+        }
+        Ok(Fd(fd))
     }
 
     pub(crate) fn listen(&mut self, address: &Address, options: &ListenOptions) -> Result<(Fd, Address), Errno> {
@@ -106,6 +107,13 @@ impl Sim {
             return Err(Errno(libc::ENOTCONN));
         }
         Ok(connection.ends[1 - end.end].address.clone())
+    }
+
+    pub(crate) fn local_address(&mut self, fd: Fd) -> Result<Address, Errno> {
+        let mut kernel = self.call();
+        let end = kernel.stream_of(self.ring, fd, "getsockname")?;
+        let connection = kernel.connection(end).ok_or(Errno(libc::EBADF))?;
+        Ok(connection.ends[end.end].address.clone())
     }
 
     pub(crate) fn set_options(&mut self, fd: Fd, options: &SocketOptions) -> Result<(), Errno> {

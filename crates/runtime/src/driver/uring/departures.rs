@@ -2,7 +2,7 @@
 
 use super::{Fd, HEADERS_MAX, SEND_PIECES_MAX, SUBMISSIONS, Uring, VECTORS_MAX};
 use crate::buffer_ring::Links;
-use crate::datagram::{DEPARTURE_MAX, Departure, NAME_MAX, name};
+use crate::datagram::{DEPARTURE_MAX, Departure, NAME_MAX, PREFIX_MAX, Prefix, name};
 use crate::slab::Token;
 use crate::sys;
 use io_uring::opcode;
@@ -12,11 +12,16 @@ use io_uring::types::Fd as RingFd;
 /// One entry has at most one of each.
 const DEPARTURES_MAX: usize = SUBMISSIONS as usize;
 
-/// Names and control data of datagrams that wait for submission. Nothing moves: capacities are reserved once, and only
-/// where there are datagrams.
+/// Bytes of all prefixes that wait for one submission: of headers of usual length, one for each entry.
+const PREFIXES_MAX: usize = 64 * 1024;
+const _: () = assert!(PREFIX_MAX <= PREFIXES_MAX);
+
+/// Names, control data and prefixes of datagrams that wait for submission. Nothing moves: capacities are reserved once,
+/// and only where there are datagrams.
 pub(super) struct Departures {
     names: Vec<[u8; NAME_MAX]>,
     controls: Vec<[u8; DEPARTURE_MAX]>,
+    prefixes: Vec<u8>,
 }
 
 impl Departures {
@@ -25,22 +30,43 @@ impl Departures {
         Self {
             names: Vec::with_capacity(capacity),
             controls: Vec::with_capacity(capacity),
+            prefixes: Vec::with_capacity(if are_any { PREFIXES_MAX } else { 0 }),
         }
     }
 
-    const fn is_full(&self) -> bool {
-        self.names.len() == DEPARTURES_MAX || self.controls.len() == DEPARTURES_MAX
+    const fn is_full(&self, prefix: usize) -> bool {
+        let prefixes_full = self.prefixes.len() + prefix > PREFIXES_MAX;
+        self.names.len() == DEPARTURES_MAX || self.controls.len() == DEPARTURES_MAX || prefixes_full
+    }
+
+    /// Keeps bytes that go in front of a datagram; there must be room. The kernel takes them at submission.
+    fn keep(&mut self, prefix: &[u8]) -> libc::iovec {
+        let start = self.prefixes.len();
+        self.prefixes.extend_from_slice(prefix);
+        libc::iovec {
+            iov_base: self.prefixes[start..].as_ptr().cast_mut().cast(),
+            iov_len: prefix.len(),
+        }
     }
 
     pub(super) fn clear(&mut self) {
         self.names.clear();
         self.controls.clear();
+        self.prefixes.clear();
     }
 }
 
 impl Uring {
-    /// Queues a datagram, a train, or the datagrams of a train one by one.
-    pub(super) fn send_datagrams(&mut self, fd: Fd, is_ipv6: bool, links: &Links, departure: &Departure, token: Token) {
+    /// Queues a datagram, a train, or the datagrams of a train one by one; `is_ipv6`: the socket's family.
+    pub(super) fn send_datagrams(
+        &mut self,
+        to: (Fd, bool),
+        prefix: Option<Prefix<'_>>,
+        links: &Links,
+        departure: &Departure,
+        token: Token,
+    ) {
+        let mut bytes = prefix.map_or(&[][..], |prefix| prefix.bytes);
         let ring = self
             .datagram_ring
             .clone()
@@ -48,18 +74,20 @@ impl Uring {
         // One datagram is in one buffer, of an empty one there is none; several are a train.
         let slices = ring.slices(links).take(SEND_PIECES_MAX);
         let Some(each) = departure.apart() else {
-            return self.depart((fd, is_ipv6), slices, departure, token);
+            return self.depart(to, (bytes, slices), departure, token);
         };
-        // In which buffers a train is, as it came or as we joined it, each begins with a datagram.
-        for piece in slices.flat_map(|slice| slice.chunks(each)) {
-            self.depart((fd, is_ipv6), std::iter::once(piece), departure, token);
+        for piece in departure.pieces(each, slices) {
+            self.depart(to, (bytes, std::iter::once(piece)), departure, token);
+            if prefix.is_some_and(|prefix| !prefix.each) {
+                bytes = &[];
+            }
         }
     }
 
     fn depart<'a>(
         &mut self,
-        (fd, is_ipv6): (Fd, bool),
-        slices: impl Iterator<Item = &'a [u8]>,
+        to: (Fd, bool),
+        payload: (&[u8], impl Iterator<Item = &'a [u8]>),
         departure: &Departure,
         token: Token,
     ) {
@@ -67,21 +95,21 @@ impl Uring {
         if self.ring.submission().is_full() {
             self.flush();
         }
-        let entry = self.departure_entry((fd, is_ipv6), slices, departure);
+        let entry = self.departure_entry(to, payload, departure);
         self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(token.pack()));
     }
 
-    /// What needs neither an address nor control data is sent without a header, which costs the kernel less.
+    /// What needs no control data, and has nothing in front, is sent without a header, which costs the kernel less.
     fn departure_entry<'a>(
         &mut self,
         (fd, is_ipv6): (Fd, bool),
-        mut slices: impl Iterator<Item = &'a [u8]>,
+        (prefix, mut slices): (&[u8], impl Iterator<Item = &'a [u8]>),
         departure: &Departure,
     ) -> Entry {
         const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         let bytes = slices.next().unwrap_or_default();
-        let vectors_full = self.vectors.len() + SEND_PIECES_MAX > VECTORS_MAX;
-        if self.departures.is_full() || vectors_full || self.headers.len() == HEADERS_MAX {
+        let vectors_full = self.vectors.len() + 1 + SEND_PIECES_MAX > VECTORS_MAX;
+        if self.departures.is_full(prefix.len()) || vectors_full || self.headers.len() == HEADERS_MAX {
             self.flush();
         }
         let names = &mut self.departures.names;
@@ -93,7 +121,7 @@ impl Uring {
             }
             None => (std::ptr::null(), 0),
         };
-        if !departure.has_control() {
+        if prefix.is_empty() && !departure.has_control() {
             return opcode::Send::new(RingFd(fd.0), bytes.as_ptr(), bytes.len() as u32)
                 .dest_addr(address.cast())
                 .dest_addr_len(address_len)
@@ -106,6 +134,10 @@ impl Uring {
         let last = controls.len() - 1;
         let control = controls[last].as_mut_ptr();
         let start = self.vectors.len();
+        if !prefix.is_empty() {
+            let kept = self.departures.keep(prefix);
+            self.vectors.push(kept);
+        }
         for slice in std::iter::once(bytes).chain(slices) {
             self.vectors.push(libc::iovec {
                 iov_base: slice.as_ptr().cast_mut().cast(),

@@ -10,7 +10,7 @@ mod setup;
 use self::departures::Departures;
 use self::setup::{register, restrict};
 use super::{Completion, Domain, DriverStats, Fd, Operation, PipeEnds, SEND_PIECES_MAX, Wait};
-use crate::address::Address;
+use crate::address::{Address, Source};
 use crate::buffer_ring::{BufferOptions, BufferRing, DATAGRAM_FIRST, Links};
 use crate::capabilities::{Capabilities, Unavailable};
 use crate::datagram::{CONTROL_MAX, DatagramOptions, NAME_MAX};
@@ -19,8 +19,8 @@ use crate::errno::{Errno, outcome};
 use crate::remote::EventFd;
 use crate::slab::Token;
 use crate::socket::{
-    SendRoom, SocketOptions, TcpInfo, bound_receive_buffer, errno_of, from_sock_addr, leave_bbr, send_room,
-    set_connection_options, tcp_info, to_sock_addr,
+    SendRoom, SocketOptions, TcpInfo, bind_source, bound_receive_buffer, errno_of, from_sock_addr, leave_bbr,
+    send_room, set_connection_options, tcp_info, to_sock_addr,
 };
 use crate::sys;
 use crate::time::Time;
@@ -30,7 +30,7 @@ use io_uring::{IoUring, cqueue, opcode};
 use socket2::{Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::mem::ManuallyDrop;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -192,9 +192,10 @@ impl Uring {
             Operation::SendDatagram {
                 fd,
                 is_ipv6,
+                prefix,
                 links,
                 departure,
-            } => return self.send_datagrams(fd, is_ipv6, links, departure, token),
+            } => return self.send_datagrams((fd, is_ipv6), prefix, links, departure, token),
             Operation::Writable { fd } => opcode::PollAdd::new(RingFd(fd.0), libc::POLLOUT as u32)
                 .build()
                 .user_data(token.pack()),
@@ -284,8 +285,8 @@ impl Uring {
 
     /// There must be room in the queue.
     fn push(&mut self, entry: &Entry) {
-        // SAFETY: every address in the entry outlives its use: vectors, headers, addresses and departures stay in `self` until
-        // the queue was submitted; send buffers stay in the in-flight table until the turn that submitted them is
+        // SAFETY: every address in the entry outlives its use: vectors, headers, addresses and departures (with the bytes in
+        // front of datagrams) stay in `self` until the queue was submitted; send buffers stay in the in-flight table until the turn that submitted them is
         // over (MSG_DONTWAIT: the kernel is done with them when io_uring_enter returns); receive buffers belong to the
         // buffer ring; `event_value` is boxed in `self`.
         let pushed = unsafe { self.ring.submission().push(entry) };
@@ -373,7 +374,7 @@ impl Uring {
         }
     }
 
-    pub(crate) fn open(&mut self, domain: Domain, source: Option<IpAddr>) -> Result<Fd, Errno> {
+    pub(crate) fn open(&mut self, domain: Domain, source: Option<Source>) -> Result<Fd, Errno> {
         self.stats.direct_calls += 1;
         let (domain, protocol) = match domain {
             Domain::Ipv4 => (socket2::Domain::IPV4, Some(Protocol::TCP)),
@@ -383,11 +384,9 @@ impl Uring {
         // Blocking on purpose: with O_NONBLOCK the kernel would report EAGAIN instead of waiting for us.
         let socket = Socket::new_raw(domain, Type::STREAM.cloexec(), protocol).map_err(|error| errno_of(&error))?;
         if let Some(source) = source {
-            self.stats.direct_calls += 2;
+            self.stats.direct_calls += 1;
             sys::bind_address_no_port(&socket).map_err(|error| errno_of(&error))?;
-            socket
-                .bind(&SocketAddr::new(source, 0).into())
-                .map_err(|error| errno_of(&error))?;
+            bind_source(&socket, source, &mut self.stats.direct_calls).map_err(|error| errno_of(&error))?;
         }
         Ok(Fd(socket.into_raw_fd()))
     }
@@ -395,7 +394,7 @@ impl Uring {
     pub(crate) fn connect_datagrams(
         &mut self,
         to: SocketAddr,
-        source: Option<SocketAddr>,
+        source: Option<Source>,
         options: &DatagramOptions,
     ) -> Result<Fd, Errno> {
         let socket = connect_datagrams(to, source, options, &mut self.stats.direct_calls);
@@ -421,6 +420,11 @@ impl Uring {
 
     pub(crate) fn peer_address(&mut self, fd: Fd) -> Result<Address, Errno> {
         self.direct(fd, |socket| socket.peer_addr())
+            .map(|address| from_sock_addr(&address))
+    }
+
+    pub(crate) fn local_address(&mut self, fd: Fd) -> Result<Address, Errno> {
+        self.direct(fd, |socket| socket.local_addr())
             .map(|address| from_sock_addr(&address))
     }
 

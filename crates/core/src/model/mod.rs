@@ -4,9 +4,14 @@
 //! Absent here on purpose: text, positions in files, defaults of the file format (those live in `ringway-config`). The
 //! functions `new` give something plain to start from to whoever builds a model in code: the demo and tests.
 
-use crate::session::{ClientLimits, Rules};
+mod listener;
+mod source;
+
+pub use self::listener::{Affinity, Listener, Preface, Protocol, ProxyProtocol, Speech, StartTls, Tls, Udp};
+pub use self::source::Source;
+
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +31,9 @@ pub struct Model {
     pub drain_timeout: Duration,
     /// How long readiness is already off before accepting stops.
     pub drain_delay: Duration,
+    /// Connections of which it is not known yet where they go, over all workers; beyond it the oldest go. `None`: half of
+    /// those that may be open.
+    pub max_unrouted: Option<u32>,
     /// Where a line for each finished session goes; `None`: nowhere.
     pub session_log: Option<SessionLog>,
     /// In the order of the file.
@@ -44,6 +52,7 @@ impl Model {
             buffers: Buffers { count: 16, size: 1024 },
             drain_timeout: Duration::ZERO,
             drain_delay: Duration::ZERO,
+            max_unrouted: None,
             session_log: None,
             listeners,
             pools,
@@ -115,132 +124,12 @@ impl fmt::Display for Address {
 }
 
 /// Position of a pool in [`Model::pools`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolIndex(pub usize);
 
 /// Position of a backend in [`Pool::backends`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendIndex(pub usize);
-
-/// What a listener speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// Bytes are relayed as they come.
-    Tcp,
-    /// Datagrams are relayed in sessions.
-    Udp,
-}
-
-impl Protocol {
-    /// As it is written in the configuration.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        }
-    }
-}
-
-/// A bound address (or several), its protocol, the pool it feeds.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Listener {
-    /// Unique among listeners; a metric label.
-    pub name: Arc<str>,
-    /// At least one.
-    pub bind: Vec<Address>,
-    /// What it speaks.
-    pub protocol: Protocol,
-    /// The pool that its connections go to.
-    pub pool: PoolIndex,
-    /// Queue of connections that the kernel completed and nobody accepted yet; `None`: `net.core.somaxconn`.
-    pub backlog: Option<u32>,
-    /// From accept until routed; no byte extends it.
-    pub routing_timeout: Duration,
-    /// A relay without a byte in either direction for this long ends.
-    pub idle_timeout: Duration,
-    /// After one side ended, the other may stay silent this long.
-    pub half_closed_timeout: Duration,
-    /// Keepalive probes towards the client.
-    pub keepalive: Keepalive,
-    /// A peer that blocks us and is not heard of for this long is reset.
-    pub dead_peer_timeout: Duration,
-    /// Connections open at the same time over all workers; `None`: what the descriptor limit allows.
-    pub max_connections: Option<u32>,
-    /// Clients of all listeners of a group are sent to the same host; `None`: of no group.
-    pub affinity_group: Option<Arc<str>>,
-    /// What is particular to UDP.
-    pub udp: Udp,
-}
-
-/// What is particular to UDP listeners.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Udp {
-    /// When sessions end.
-    pub rules: Rules,
-    /// What one client address may do.
-    pub clients: ClientLimits,
-    /// What belongs to the same session.
-    pub affinity: Affinity,
-    /// Datagrams go to the backend's port of the same number as they came to here.
-    pub keep_port: bool,
-    /// What the kernel keeps for each socket until it is taken, bytes of its own accounting.
-    pub receive_buffer: u32,
-}
-
-impl Default for Udp {
-    fn default() -> Self {
-        Self {
-            rules: Rules {
-                timeout: Duration::from_secs(60),
-                unanswered_timeout: Duration::from_secs(5),
-                requests: None,
-                responses: None,
-            },
-            clients: ClientLimits::default(),
-            affinity: Affinity::Session,
-            keep_port: false,
-            receive_buffer: 1 << 20,
-        }
-    }
-}
-
-/// Which datagrams of a client go to the same backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Affinity {
-    /// Those from one address and port, for as long as their session lives.
-    #[default]
-    Session,
-    /// All from one address, by rendezvous hashing.
-    ClientIp,
-    /// Each is balanced by itself.
-    None,
-}
-
-impl Listener {
-    /// Whether a client's address alone decides which host it is sent to.
-    pub fn stays_at_host(&self) -> bool {
-        self.affinity_group.is_some() || (self.protocol == Protocol::Udp && self.udp.affinity == Affinity::ClientIp)
-    }
-
-    /// At one address, with the usual time limits and no limit on connections of its own.
-    pub fn new(name: &str, bind: Address, pool: PoolIndex) -> Self {
-        Self {
-            name: name.into(),
-            bind: vec![bind],
-            protocol: Protocol::Tcp,
-            pool,
-            backlog: None,
-            routing_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(3_600),
-            half_closed_timeout: Duration::from_secs(60),
-            keepalive: Keepalive::USUAL,
-            dead_peer_timeout: Duration::from_secs(60),
-            max_connections: None,
-            affinity_group: None,
-            udp: Udp::default(),
-        }
-    }
-}
 
 /// TCP keepalive (tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,8 +164,10 @@ pub struct Pool {
     pub connect_timeout: Duration,
     /// Backends tried for one connection, 1 to 16.
     pub tries: u8,
-    /// Addresses to connect from; empty: the kernel's choice.
-    pub source: Vec<IpAddr>,
+    /// Where connections to its backends come from.
+    pub source: Source,
+    /// Backends are told who the client is; `None`: they are not.
+    pub send_proxy: Option<SendProxy>,
     /// Keepalive probes towards the backend.
     pub keepalive: Keepalive,
     /// A backend that blocks us and is not heard of for this long is reset.
@@ -302,7 +193,8 @@ impl Pool {
             hash: HashRule::default(),
             connect_timeout: Duration::from_secs(5),
             tries: 3,
-            source: Vec::new(),
+            source: Source::Kernel,
+            send_proxy: None,
             keepalive: Keepalive::USUAL,
             dead_peer_timeout: Duration::from_secs(60),
             queue: None,
@@ -312,6 +204,32 @@ impl Pool {
             backends,
         }
     }
+}
+
+/// The header that tells a pool's backends who the client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendProxy {
+    /// Its form.
+    pub version: ProxyVersion,
+    /// With the name that the client asked for (TLV 0x02).
+    pub authority: bool,
+    /// With the first protocol that the client offered (TLV 0x01).
+    pub alpn: bool,
+    /// With a name of the connection that no other one has (TLV 0x05).
+    pub unique_id: bool,
+    /// With a checksum (TLV 0x03).
+    pub checksum: bool,
+    /// UDP: in front of each datagram, not only of a session's first.
+    pub each_datagram: bool,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// Connections that wait for a backend with room; over all workers.
