@@ -1,6 +1,6 @@
 //! A reader of the Prometheus text format, and a GET without a library.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -40,6 +40,14 @@ impl Metrics {
     /// The sum over all series of this name that carry these labels; a series that does not exist yet counts as 0.
     pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         self.sum(name, labels).unwrap_or(0.0) as u64
+    }
+
+    /// Name and labels of every series.
+    pub fn series(&self) -> BTreeSet<String> {
+        self.samples
+            .iter()
+            .map(|(name, labels, _)| format!("{name}{labels:?}"))
+            .collect()
     }
 
     /// Names that are there, for messages.

@@ -47,6 +47,29 @@ impl Namespace {
         self.door.clone()
     }
 
+    /// A cable to another namespace: an interface of this name and with these addresses (`10.0.0.1/24`) at each end, up.
+    pub fn connect(&self, (name, addresses): (&str, &[&str]), other: &Self, (far, far_addresses): (&str, &[&str])) {
+        let ends = ["link", "add", name, "type", "veth", "peer", "name", far];
+        run(
+            "ip",
+            &[&["-n", &self.name][..], &ends, &["netns", &other.name]].concat(),
+        );
+        for (namespace, end, addresses) in [(self, name, addresses), (other, far, far_addresses)] {
+            for address in addresses {
+                // Without the search for duplicates an IPv6 address can be used at once.
+                let family: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+                let add = ["-n", &namespace.name, "address", "add", address, "dev", end];
+                run("ip", &[&add[..], family].concat());
+            }
+            run("ip", &["-n", &namespace.name, "link", "set", end, "up"]);
+        }
+    }
+
+    /// Runs a command line inside, which must succeed; its output.
+    pub fn shell(&self, line: &str) -> String {
+        run("ip", &["netns", "exec", &self.name, "sh", "-ec", line])
+    }
+
     /// Drops the packets that match an nftables expression from now on, e.g. `numgen random mod 100 < 3`.
     pub fn drop_packets(&self, rule: &str) {
         let table = "add table inet test; add chain inet test in { type filter hook input priority 0 ; }; ";

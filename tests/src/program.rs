@@ -78,6 +78,8 @@ pub struct Launch {
     pub netns: Option<String>,
     /// `EPERM`, `ENOSYS` or `ENOMEM`: what io_uring_setup(2) answers.
     pub deny_io_uring: Option<String>,
+    /// Root without any capability but this one, as setpriv(1) calls it: `net_raw`.
+    pub only_capability: Option<String>,
     /// Environment.
     pub env: Vec<(String, String)>,
 }
@@ -98,8 +100,19 @@ impl Launch {
                 command.args([option, value]);
             }
         }
+        command.arg("--");
+        if let Some(capability) = &self.only_capability {
+            let kept = format!("-all,+{capability}");
+            command.args([
+                "setpriv",
+                "--inh-caps=-all",
+                "--ambient-caps=-all",
+                "--bounding-set",
+                &kept,
+            ]);
+            command.arg("--");
+        }
         command
-            .arg("--")
             .arg(program)
             .args(args)
             .envs(self.env.iter().cloned())

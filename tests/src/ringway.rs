@@ -38,6 +38,16 @@ impl Ringway {
         Self::launch(setup, &launch, binary::ringway(), Some(namespace.door()))
     }
 
+    /// Starts it inside a network namespace, without any capability but this one.
+    pub fn start_with_capability(setup: &Setup, namespace: &Namespace, capability: &str) -> Self {
+        let launch = Launch {
+            netns: Some(namespace.name.clone()),
+            only_capability: Some(capability.to_owned()),
+            ..Launch::default()
+        };
+        Self::launch(setup, &launch, binary::ringway(), Some(namespace.door()))
+    }
+
     /// Starts it with other limits.
     pub fn start_with(setup: &Setup, launch: &Launch) -> Self {
         Self::launch(setup, launch, binary::ringway(), None)

@@ -82,6 +82,19 @@ pub fn start_nginx(folder: &Path, address: &Address, server: &str) -> Program {
     serve(&Launch::default(), "nginx", &["-c", &file], address)
 }
 
+/// Starts HAProxy in the foreground with these sections, waits for `address`; it logs to its standard output.
+pub fn start_haproxy(folder: &Path, address: &Address, sections: &str) -> Program {
+    std::fs::create_dir_all(folder).expect("the temporary directory can be written");
+    let config = format!(
+        "global\n  log stdout format raw local0\n  maxconn 1000\n\
+         defaults\n  log global\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n{sections}\n"
+    );
+    let file = folder.join("haproxy.cfg");
+    std::fs::write(&file, config).expect("the temporary directory can be written");
+    let file = file.display().to_string();
+    serve(&Launch::default(), "haproxy", &["-db", "-f", &file], address)
+}
+
 /// The user that PostgreSQL's servers run as; they refuse to run as root.
 pub fn postgres_owner() -> Launch {
     Launch {
@@ -109,6 +122,11 @@ pub fn postgres_program(name: &str) -> String {
 
 /// Starts a server on a cluster and waits until it takes sessions.
 pub fn start_postgres(owner: &Launch, cluster: &str, address: &Address) -> Program {
+    start_postgres_with(owner, cluster, address, &[])
+}
+
+/// The same with more on its command line.
+pub fn start_postgres_with(owner: &Launch, cluster: &str, address: &Address, more: &[&str]) -> Program {
     let (ip, port) = (inet(address).ip().to_string(), address.port().to_string());
     let place = ["-D", cluster, "-p", &port, "-h", &ip, "-k", cluster];
     let settings = [
@@ -120,7 +138,7 @@ pub fn start_postgres(owner: &Launch, cluster: &str, address: &Address) -> Progr
         "shared_buffers=16MB",
     ];
     let program = postgres_program("postgres");
-    let server = serve(owner, &program, &[&place[..], &settings].concat(), address);
+    let server = serve(owner, &program, &[&place[..], &settings, more].concat(), address);
     let probe = postgres_program("pg_isready");
     let asked = ["-q", "-h", &ip, "-p", &port];
     let ready = wait_for(LIMIT, || {

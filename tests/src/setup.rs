@@ -19,6 +19,7 @@ struct ListenerPart {
     name: String,
     bind: Address,
     protocol: &'static str,
+    /// Empty: routes name the pools.
     pool: String,
     keys: Vec<(String, String)>,
 }
@@ -78,6 +79,12 @@ impl Setup {
     /// Adds a UDP listener.
     pub fn udp_listener(self, name: &str, bind: &Address, pool: &str) -> Self {
         self.listener_of("udp", name, bind, pool)
+    }
+
+    /// Adds a listener that passes TLS through; its routes as maps: `{ sni: a.example, pool: a }`.
+    pub fn tls_listener(self, name: &str, bind: &Address, routes: &[&str]) -> Self {
+        let setup = self.listener_of("tls", name, bind, "");
+        setup.listener_key("routes", &format!("[{}]", routes.join(", ")))
     }
 
     fn listener_of(mut self, protocol: &'static str, name: &str, bind: &Address, pool: &str) -> Self {
@@ -152,7 +159,9 @@ impl Setup {
             lines.push(format!("  {}:", listener.name));
             lines.push(format!("    bind: \"{}\"", listener.bind));
             lines.push(format!("    protocol: {}", listener.protocol));
-            lines.push(format!("    pool: {}", listener.pool));
+            if !listener.pool.is_empty() {
+                lines.push(format!("    pool: {}", listener.pool));
+            }
             lines.extend(listener.keys.iter().map(|(key, value)| format!("    {key}: {value}")));
         }
         lines.push("pools:".to_owned());

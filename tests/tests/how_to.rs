@@ -5,86 +5,29 @@
 
 use nix::sys::signal::Signal;
 use ringway_tests::address::{Address, free_v4};
+use ringway_tests::databases::{
+    Databases, SLEEP, ask, assert_cancelled, cancelled, machines, plain, psql, query, sleeping, verified,
+};
+use ringway_tests::pages::{configuration, configurations, docs, placed};
 use ringway_tests::process::wait_for;
-use ringway_tests::program::{Dir, Launch, Program, run};
+use ringway_tests::program::{Dir, Launch, Program};
 use ringway_tests::ringway::{Ringway, run_to_end};
 use ringway_tests::scope::{Turn, is_root};
-use ringway_tests::server::{
-    create_postgres, postgres_owner, postgres_program, start_nginx, start_postgres, start_redis, stop_postgres,
-};
+use ringway_tests::server::{start_nginx, start_redis, stop_postgres};
 use ringway_tests::setup::Setup;
+use ringway_tests::tls::Authority;
+use ringway_tests::udp::inet;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// One command of a client.
 const LIMIT: Duration = Duration::from_secs(20);
 /// From the death of a server until everything goes to another one; probes come every 200 ms.
 const FAILOVER: Duration = Duration::from_secs(10);
-
-fn docs() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
-}
-
-/// The configurations of a page: its YAML blocks that begin with `listeners:`.
-fn configurations(page: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
-    let blocks = text.split("\n```yaml\n").skip(1);
-    let blocks = blocks.map(|rest| rest.split_once("\n```").expect("a block has an end").0.to_owned());
-    blocks.filter(|block| block.starts_with("listeners:")).collect()
-}
-
-/// The n-th configuration of a page, with probes that come often.
-fn configuration(page: &str, index: usize) -> String {
-    let all = configurations(&docs().join(page));
-    let text = all
-        .get(index)
-        .unwrap_or_else(|| panic!("{page} has {} configurations", all.len()));
-    assert!(text.contains("interval: 2s"), "{text}");
-    text.replace("interval: 2s", "interval: 200ms")
-}
-
-/// The text with other addresses.
-fn placed(text: &str, places: &[(&str, &Address)]) -> String {
-    let mut text = text.to_owned();
-    for (from, to) in places {
-        let mut parts = text.split(from).peekable();
-        let mut moved = parts.next().unwrap_or_default().to_owned();
-        assert!(parts.peek().is_some(), "{from} is not in {text}");
-        for part in parts {
-            // `10.0.0.1:80` is also the beginning of `10.0.0.1:8080`.
-            let longer = part.starts_with(|next: char| next.is_ascii_digit());
-            moved += &if longer { (*from).to_owned() } else { to.to_string() };
-            moved += part;
-        }
-        text = moved;
-    }
-    assert!(
-        !text.contains("0.0.0.0:") && !text.contains("10.0.0."),
-        "not everything was placed: {text}"
-    );
-    text
-}
-
-/// 127.0.0.2, 127.0.0.3 and 127.0.0.4 with one port that is free on all of them: three machines.
-fn machines() -> [Address; 3] {
-    for _ in 0..100 {
-        let at = |last| SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
-        let port = free_v4().port();
-        let places = [2, 3, 4].map(|last| {
-            let mut place = at(last);
-            place.set_port(port);
-            place
-        });
-        if places.iter().all(|place| TcpListener::bind(place).is_ok()) {
-            return places.map(Address::Inet);
-        }
-    }
-    panic!("no port was free on three addresses in 100 tries");
-}
 
 /// Waits until a gauge is what it should be.
 fn wait_for_gauge(ringway: &Ringway, name: &str, labels: &[(&str, &str)], wanted: f64) {
@@ -112,23 +55,6 @@ fn wait_for_answer(wanted: &str, mut ask: impl FnMut() -> Result<String, String>
     assert!(answered.is_some(), "{last:?}, not {wanted:?}");
 }
 
-/// Runs a client; what it said, or what it said when it failed.
-fn ask(program: &str, args: &[&str]) -> Result<String, String> {
-    let (status, said) = run(&Launch::default(), program, args, LIMIT);
-    if status.success() {
-        Ok(said.trim().to_owned())
-    } else {
-        Err(said)
-    }
-}
-
-fn ip(address: &Address) -> String {
-    match address {
-        Address::Inet(address) => address.ip().to_string(),
-        Address::Unix(path) => panic!("{} has no address", path.display()),
-    }
-}
-
 #[test]
 fn every_configuration_is_valid() {
     let _turn = Turn::start("every_configuration_is_valid", Duration::from_secs(60));
@@ -142,7 +68,10 @@ fn every_configuration_is_valid() {
         })
         .collect();
     pages.sort();
-    assert!(pages.len() >= 4, "PostgreSQL, MySQL, Redis, HTTP: {pages:?}");
+    assert!(
+        pages.len() >= 6,
+        "PostgreSQL, MySQL, Redis, HTTP, TLS, client addresses: {pages:?}"
+    );
     for page in pages {
         let all = configurations(&page);
         assert!(!all.is_empty(), "{} shows no configuration", page.display());
@@ -153,46 +82,6 @@ fn every_configuration_is_valid() {
             assert_eq!(err, "", "{}: {text}\nit works, with warnings", page.display());
         }
     }
-}
-
-/// Two servers of user `postgres` that know nothing of each other, on the first two machines.
-struct Databases {
-    owner: Launch,
-    dir: Dir,
-}
-
-impl Databases {
-    fn create() -> Self {
-        let (owner, dir) = (postgres_owner(), Dir::new());
-        let folder = dir.path("").display().to_string();
-        let (status, said) = run(&Launch::default(), "chown", &["postgres", &folder], LIMIT);
-        assert!(status.success(), "chown: {said}");
-        let databases = Self { owner, dir };
-        create_postgres(&databases.owner, &databases.cluster("a"));
-        let copy = ["-a", &databases.cluster("a"), &databases.cluster("b")];
-        let (status, said) = run(&databases.owner, "cp", &copy, LIMIT);
-        assert!(status.success(), "cp: {said}");
-        databases
-    }
-
-    fn cluster(&self, name: &str) -> String {
-        self.dir.path(name).display().to_string()
-    }
-
-    fn start(&self, name: &str, at: &Address) -> Program {
-        start_postgres(&self.owner, &self.cluster(name), at)
-    }
-}
-
-fn psql_args<'a>(host: &'a str, port: &'a str, query: &'a str) -> [&'a str; 10] {
-    ["-X", "-A", "-t", "-h", host, "-p", port, "-U", "postgres", query]
-}
-
-/// The answer of one query on a connection of its own.
-fn query(at: &Address, query: &str) -> Result<String, String> {
-    let (host, port) = (ip(at), at.port().to_string());
-    let query = format!("--command={query}");
-    ask(&postgres_program("psql"), &psql_args(&host, &port, &query))
 }
 
 /// Tells which server answers.
@@ -328,27 +217,6 @@ fn postgresql_with_a_standby_that_stays() {
     ringway.finish();
 }
 
-/// Runs a query of 30 s through the balancer, waits until a server executes it, presses Ctrl-C.
-fn cancelled(front: &Address, servers: &[Address], limit: Duration) -> (Option<Duration>, Program) {
-    let port = front.port().to_string();
-    let args = psql_args("127.0.0.1", &port, "--command=select pg_sleep(30)");
-    let mut psql = Program::start(&Launch::default(), Path::new(&postgres_program("psql")), &args);
-    let runs = wait_for(LIMIT, || (sleeping(servers) == 1).then_some(()));
-    assert!(runs.is_some(), "the query never ran: {}", psql.stderr());
-    let pressed = Instant::now();
-    let ended = psql.stop(Signal::SIGINT, limit).map(|_| pressed.elapsed());
-    (ended, psql)
-}
-
-/// Sessions that execute the query, over all servers.
-fn sleeping(servers: &[Address]) -> u32 {
-    let count = "select count(*) from pg_stat_activity where state = 'active' and query = 'select pg_sleep(30)'";
-    let counts = servers
-        .iter()
-        .map(|server| query(server, count).expect("the server runs"));
-    counts.map(|count| count.parse::<u32>().expect("a number")).sum()
-}
-
 #[test]
 fn postgresql_cancel_requests_reach_the_right_server() {
     if !is_root("postgresql_cancel_requests_reach_the_right_server") {
@@ -372,31 +240,65 @@ fn postgresql_cancel_requests_reach_the_right_server() {
         ];
         (Ringway::start(&Setup::verbatim(&placed(text, &places))), front)
     };
+    // In turn, every second connection would reach the other server.
+    assert!(text.contains("balance: least_connections"), "{text}");
+    let text = text.replace("balance: least_connections", "balance: round_robin");
     let (ringway, front) = start(&text);
     for _ in 0..3 {
-        let (ended, psql) = cancelled(&front, servers, Duration::from_secs(2));
-        assert!(ended.is_some(), "Ctrl-C has no effect within 2 s: {}", psql.stderr());
-        let said = psql.stderr();
-        assert!(said.contains("canceling statement due to user request"), "{said}");
-        assert_eq!(sleeping(servers), 0, "the server stopped too");
+        assert_cancelled(&plain(&front), servers);
     }
     ringway.finish();
-    // What the page warns of: in turn, the second connection reaches the other server, which ignores it.
-    assert!(text.contains("balance: ip_hash"), "{text}");
-    let (ringway, front) = start(&text.replace("balance: ip_hash", "balance: round_robin"));
-    let (ended, psql) = cancelled(&front, servers, Duration::from_secs(1));
+    // What the page warns of: without the hint it does, and that server ignores it.
+    let hint = text.lines().find(|line| line.contains("protocol_hint: postgres"));
+    let (ringway, front) = start(&text.replace(hint.expect("the page says how"), ""));
+    let (ended, psql) = cancelled(&plain(&front), servers, Duration::from_secs(1));
     assert_eq!(ended, None, "{}", psql.stderr());
     assert_eq!(sleeping(servers), 1, "the query runs on");
     for server in servers {
-        let end = "select pg_terminate_backend(pid) from pg_stat_activity where query = 'select pg_sleep(30)'";
-        query(server, end).expect("the server runs");
+        let end = format!("select pg_terminate_backend(pid) from pg_stat_activity where query = '{SLEEP}'");
+        query(server, &end).expect("the server runs");
     }
     drop(psql);
     ringway.finish();
 }
 
+#[test]
+fn postgresql_over_tls_by_name() {
+    if !is_root("postgresql_over_tls_by_name") {
+        return;
+    }
+    let _turn = Turn::start("postgresql_over_tls_by_name", Duration::from_secs(120));
+    let (authority, databases, servers, front) = (Authority::new(), Databases::create(), machines(), free_v4());
+    let servers = &servers[..2];
+    let orders = authority.sign(&["orders.db.example.com"]);
+    let people = authority.sign(&["people.db.example.com", "hr.db.example.com"]);
+    let _a = databases.start_with_tls("a", &servers[0], &orders);
+    let _b = databases.start_with_tls("b", &servers[1], &people);
+    let places = [
+        ("0.0.0.0:5435", &front),
+        ("10.0.0.31:5432", &servers[0]),
+        ("10.0.0.32:5432", &servers[1]),
+    ];
+    let text = placed(&configuration("how-to-postgresql.md", 3), &places);
+    let ringway = Ringway::start(&Setup::verbatim(&text));
+    let to = |name| verified(&front, name, &authority.file);
+    for (name, server) in [
+        ("orders.db.example.com", "127.0.0.2"),
+        ("people.db.example.com", "127.0.0.3"),
+        ("hr.db.example.com", "127.0.0.3"),
+    ] {
+        assert_eq!(psql(&to(name), WHO).as_deref(), Ok(server), "{name}");
+        assert_cancelled(&to(name), servers);
+    }
+    assert!(psql(&to("stock.db.example.com"), WHO).is_err(), "it has no route");
+    assert!(psql(&plain(&front), WHO).is_err(), "it has no name");
+    let unrouted = [("listener", "postgres-tls"), ("reason", "no_route")];
+    ringway.wait_for_count("ringway_sessions_ended_total", &unrouted, 2);
+    ringway.finish();
+}
+
 fn redis(at: &Address, command: &[&str]) -> Result<String, String> {
-    let (host, port) = (ip(at), at.port().to_string());
+    let (host, port) = (inet(at).ip().to_string(), at.port().to_string());
     // `-e`: an answer that is an error makes it fail.
     ask("redis-cli", &[&["-e", "-h", &host, "-p", &port][..], command].concat())
 }

@@ -57,12 +57,14 @@ const TEST_TOOLS: &[Tool] = &[
     program("nft", "nftables"),
     program("curl", "curl"),
     program("openssl", "openssl"),
+    program("python3", "python3"),
     program("promtool", "prometheus"),
     program("nsd", "nsd"),
     program("knotd", "knot"),
     program("unbound", "unbound"),
     program("dnsperf", "dnsperf"),
     program("openvpn", "openvpn"),
+    program("dnsdist", "dnsdist"),
 ];
 
 const BENCH_TOOLS: &[Tool] = &[

@@ -2,15 +2,19 @@
 //! their lines. Counts are reduced unless `RINGWAY_PROMISES=full`.
 
 mod bytes;
+mod camping;
 mod faults;
 mod flood;
+mod forging;
 mod health;
 mod health_calm;
 mod health_found;
+mod hellos;
 mod load;
 mod log;
 mod memory;
 mod peers;
+mod proxy_headers;
 mod slow_readers;
 
 use ringway_tests::address::{Address, free_v4};
