@@ -1,12 +1,16 @@
-//! The backend of every measurement: three listeners on free ports of 127.0.0.1, one epoll loop.
+//! The backend of every measurement: listeners on free ports of 127.0.0.1, one epoll loop.
 //!
 //! - `http`: answers each request head with the same small 200, connection kept (for wrk);
 //! - `echo`: sends back what it receives, and stops receiving while that is blocked;
 //! - `short`: answers the first request and closes, so the ends of short connections wait out TIME_WAIT on listening
-//!   ports and nobody runs out of ephemeral ones.
+//!   ports and nobody runs out of ephemeral ones;
+//! - one for each of [`hello::NAMES`]: the same as `short`, but its request is the ClientHello for that name, byte for
+//!   byte; whoever sends anything else is closed without an answer;
+//! - `long`: answers the ClientHello for the first name, keeps the connection and speaks as `http` does.
 //!
 //! It must cost little: it shares a core with the load generator, and every microsecond here hides the balancer's.
 
+use crate::hello;
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -14,24 +18,35 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
 /// 64 bytes of body: a request and its response are about one small database round trip.
-const HTTP_RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n\
+pub(crate) const HTTP_RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n\
 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// Requests end like an HTTP head does.
 const REQUEST_END: &[u8; 4] = b"\r\n\r\n";
 
-/// Bytes of one response on the `short` listener.
+/// Bytes of one response on the `short` listener, and to a hello.
 pub(crate) const SHORT_BYTES: usize = 64;
 
 const BUFFER_BYTES: usize = 64 * 1024;
 const EVENTS_MAX: usize = 1024;
-const KINDS: [Kind; 3] = [Kind::Http, Kind::Echo, Kind::Short];
+const KINDS: [Kind; 7] = [
+    Kind::Http,
+    Kind::Echo,
+    Kind::Short,
+    Kind::Named(0),
+    Kind::Named(1),
+    Kind::Named(2),
+    Kind::Long,
+];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Http,
     Echo,
     Short,
+    /// Of `hello::NAMES`.
+    Named(usize),
+    Long,
 }
 
 struct Connection {
@@ -39,6 +54,8 @@ struct Connection {
     kind: Kind,
     /// How many bytes of [`REQUEST_END`] the last bytes received match, 0 to 3.
     matched: usize,
+    /// Bytes of the hello that have come, 0 to all of them.
+    hello: usize,
     /// Not yet accepted by the kernel; empty almost always.
     unsent: Vec<u8>,
 }
@@ -48,6 +65,15 @@ struct Connection {
 enum Fate {
     Open,
     Ended,
+}
+
+/// What has come of a hello.
+#[derive(PartialEq, Eq)]
+enum Greeting {
+    Partial,
+    Answered,
+    /// Other bytes than it has, or more.
+    Wrong,
 }
 
 /// Serves until the process is killed.
@@ -62,9 +88,11 @@ pub(crate) fn run() -> Result<(), String> {
             .map_err(|e| format!("epoll registration: {e}"))?;
         listeners.push(listener);
     }
-    let ports: Result<Vec<_>, _> = listeners.iter().map(|l| l.local_addr().map(|a| a.port())).collect();
-    let ports = ports.map_err(|e| format!("getsockname: {e}"))?;
-    println!(r#"{{"http":{},"echo":{},"short":{}}}"#, ports[0], ports[1], ports[2]);
+    let mut ports = Vec::new();
+    for listener in &listeners {
+        ports.push(listener.local_addr().map_err(|e| format!("getsockname: {e}"))?.port());
+    }
+    println!("{}", announcement(&ports));
 
     let mut connections = Connections::default();
     let mut events = Events::with_capacity(EVENTS_MAX);
@@ -82,6 +110,21 @@ pub(crate) fn run() -> Result<(), String> {
             }
         }
     }
+}
+
+/// The ports of [`KINDS`] as JSON; those of names in the order of the names.
+fn announcement(ports: &[u16]) -> String {
+    let (mut fields, mut named) = (Vec::new(), Vec::new());
+    for (kind, port) in KINDS.iter().zip(ports) {
+        match kind {
+            Kind::Http => fields.push(format!(r#""http":{port}"#)),
+            Kind::Echo => fields.push(format!(r#""echo":{port}"#)),
+            Kind::Short => fields.push(format!(r#""short":{port}"#)),
+            Kind::Long => fields.push(format!(r#""long":{port}"#)),
+            Kind::Named(name) => named.push(format!(r#"{{"name":"{}","port":{port}}}"#, hello::NAMES[*name])),
+        }
+    }
+    format!(r#"{{{},"named":[{}]}}"#, fields.join(","), named.join(","))
 }
 
 fn accept_all(listener: &TcpListener, kind: Kind, poll: &Poll, connections: &mut Connections) -> Result<(), String> {
@@ -102,6 +145,7 @@ fn accept_all(listener: &TcpListener, kind: Kind, poll: &Poll, connections: &mut
             stream,
             kind,
             matched: 0,
+            hello: 0,
             unsent: Vec::new(),
         });
         let connection = connections.slots[slot]
@@ -192,7 +236,35 @@ impl Connection {
                 self.send(&[b'r'; SHORT_BYTES]);
                 Fate::Ended
             }
+            Kind::Named(name) => {
+                if self.greet(hello::for_name(name), received) == Greeting::Partial {
+                    return Fate::Open;
+                }
+                Fate::Ended
+            }
+            Kind::Long => match self.greet(hello::for_name(0), received) {
+                Greeting::Wrong => Fate::Ended,
+                Greeting::Partial => Fate::Open,
+                Greeting::Answered => {
+                    self.kind = Kind::Http;
+                    Fate::Open
+                }
+            },
         }
+    }
+
+    /// Takes a piece of the hello and answers when it was the last.
+    fn greet(&mut self, expected: &[u8], received: &[u8]) -> Greeting {
+        let rest = &expected[self.hello..];
+        if !rest.starts_with(received) {
+            return Greeting::Wrong;
+        }
+        self.hello += received.len();
+        if received.len() < rest.len() {
+            return Greeting::Partial;
+        }
+        self.send(&[b'r'; SHORT_BYTES]);
+        Greeting::Answered
     }
 
     fn count_requests(&mut self, received: &[u8]) -> usize {

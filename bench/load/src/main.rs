@@ -1,12 +1,14 @@
 //! Load generator and backend of `cargo xtask bench`: one process, one thread, one role, chosen by the first argument.
 //!
 //! It must never judge: it counts, measures and prints one line of JSON or of plain words per event on stdout, and the
-//! driver in `crates/xtask/src/bench` draws the conclusions. Roles: [`backend`], [`short`], [`idle`], [`udp`],
+//! driver in `crates/xtask/src/bench` draws the conclusions. Roles: [`backend`], [`short`], [`long`], [`idle`], [`udp`],
 //! [`warm`].
 
 mod backend;
 mod exchange;
+mod hello;
 mod idle;
+mod long;
 mod short;
 mod udp;
 mod warm;
@@ -17,8 +19,10 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: ringway-bench-load ROLE [--NAME VALUE ...]
-  backend                                          answers HTTP, echo and short connections; prints the ports it took
-  short --target ADDR [--concurrency 64] [--count 10000]    connect, one request, one response, close
+  backend                                          answers HTTP, echo, short and TLS connections; prints the ports it took
+  short --target ADDR [--concurrency 64] [--count 10000] [--names 0]
+        connect, one request, one response, close; with --names the request is a ClientHello, for so many names in turn
+  long  --target ADDR [--connections 64] [--count 20000]    sends a ClientHello on each; reads `go` from stdin, then HTTP
   idle  --target ADDR [--connections 4000]         opens and holds; reads `check` and `close` from stdin
   udp-echo                                         sends datagrams back; prints the port it took
   udp   --target ADDR [--sockets 64] [--seconds 4] [--bytes 64] [--train 1] [--rate 0]
@@ -45,6 +49,12 @@ fn run(arguments: &[String]) -> Result<(), String> {
             flags.target()?,
             flags.number("concurrency", 64)?,
             flags.number("count", 10_000)?,
+            flags.number("names", 0)?,
+        ),
+        "long" => long::run(
+            flags.target()?,
+            flags.number("connections", 64)?,
+            flags.number("count", 20_000)?,
         ),
         "idle" => idle::run(flags.target()?, flags.number("connections", 4_000)?),
         "udp-echo" => udp::echo(),

@@ -1,10 +1,12 @@
-//! Short connections: connect, send 64 bytes, receive 64 bytes and the end of stream, close; a fixed number at once.
+//! Short connections: connect, send 64 bytes, receive 64 bytes and the end of stream, close; a fixed number at once. Or the
+//! same with a ClientHello ([`hello`]) in place of the 64 bytes that are sent.
 //!
 //! Prints one JSON line: `{"connections":N,"errors":N,"seconds":S,"p50_us":U,"p99_us":U,"first_error":"..."}`.
 //! Latency runs from `connect` to the end of stream. An error is never retried; it is counted.
 
 use crate::backend::SHORT_BYTES;
 use crate::exchange::is_not_yet;
+use crate::hello;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use std::io::{ErrorKind, Read, Write};
@@ -19,6 +21,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 struct Short {
     stream: TcpStream,
     started: Instant,
+    request: &'static [u8],
     sent: bool,
     received: usize,
 }
@@ -30,27 +33,43 @@ struct Tally {
     first_error: Option<String>,
 }
 
-pub(crate) fn run(target: SocketAddr, concurrency: usize, count: usize) -> Result<(), String> {
+/// How many are to be made, and how many were.
+struct Load {
+    target: SocketAddr,
+    count: usize,
+    /// Sent in turn.
+    requests: Vec<&'static [u8]>,
+    started: usize,
+    tally: Tally,
+}
+
+/// `names`: how many names the hellos ask for in turn; with 0 no hellos are sent.
+pub(crate) fn run(target: SocketAddr, concurrency: usize, count: usize, names: usize) -> Result<(), String> {
     let mut poll = Poll::new().map_err(|e| format!("epoll: {e}"))?;
     let mut events = Events::with_capacity(2 * concurrency);
     let mut slots: Vec<Option<Short>> = Vec::new();
     slots.resize_with(concurrency, || None);
-    let mut tally = Tally::default();
-    let mut started = 0;
+    let mut load = Load {
+        target,
+        count,
+        requests: requests(names)?,
+        started: 0,
+        tally: Tally::default(),
+    };
     let begin = Instant::now();
 
     for (slot, place) in slots.iter_mut().enumerate() {
-        refill(&poll, target, slot, place, &mut started, count, &mut tally)?;
+        load.refill(&poll, slot, place)?;
     }
-    while tally.latencies_us.len() + tally.errors < count {
+    while load.tally.latencies_us.len() + load.tally.errors < count {
         match poll.poll(&mut events, Some(Duration::from_millis(100))) {
             Err(e) if e.kind() == ErrorKind::Interrupted => continue,
             other => other.map_err(|e| format!("epoll wait: {e}"))?,
         }
         for event in &events {
             let Token(slot) = event.token();
-            if settle(&mut slots[slot], &mut tally) {
-                refill(&poll, target, slot, &mut slots[slot], &mut started, count, &mut tally)?;
+            if settle(&mut slots[slot], &mut load.tally) {
+                load.refill(&poll, slot, &mut slots[slot])?;
             }
         }
         if events.is_empty() {
@@ -60,46 +79,50 @@ pub(crate) fn run(target: SocketAddr, concurrency: usize, count: usize) -> Resul
                     .is_some_and(|short| short.started.elapsed() > CONNECTION_TIMEOUT)
                 {
                     *place = None;
-                    tally.error("no end of stream within 5 seconds");
-                    refill(&poll, target, slot, place, &mut started, count, &mut tally)?;
+                    load.tally.error("no end of stream within 5 seconds");
+                    load.refill(&poll, slot, place)?;
                 }
             }
         }
     }
-    report(&mut tally, begin.elapsed());
+    report(&mut load.tally, begin.elapsed());
     Ok(())
 }
 
-/// Starts the next connection in an empty slot, if any is left to start.
-fn refill(
-    poll: &Poll,
-    target: SocketAddr,
-    slot: usize,
-    place: &mut Option<Short>,
-    started: &mut usize,
-    count: usize,
-    tally: &mut Tally,
-) -> Result<(), String> {
-    while place.is_none() && *started < count {
-        *started += 1;
-        let now = Instant::now();
-        match TcpStream::connect(target) {
-            Err(e) => tally.error(&format!("connect: {e}")),
-            Ok(stream) => {
-                let mut short = Short {
-                    stream,
-                    started: now,
-                    sent: false,
-                    received: 0,
-                };
-                poll.registry()
-                    .register(&mut short.stream, Token(slot), Interest::READABLE | Interest::WRITABLE)
-                    .map_err(|e| format!("epoll registration: {e}"))?;
-                *place = Some(short);
+fn requests(names: usize) -> Result<Vec<&'static [u8]>, String> {
+    match names {
+        0 => Ok(vec![REQUEST]),
+        _ if names <= hello::NAMES.len() => Ok((0..names).map(hello::for_name).collect()),
+        _ => Err(format!("--names {names}: there are {}", hello::NAMES.len())),
+    }
+}
+
+impl Load {
+    /// Starts the next connection in an empty slot, if any is left to start.
+    fn refill(&mut self, poll: &Poll, slot: usize, place: &mut Option<Short>) -> Result<(), String> {
+        while place.is_none() && self.started < self.count {
+            let request = self.requests[self.started % self.requests.len()];
+            self.started += 1;
+            let now = Instant::now();
+            match TcpStream::connect(self.target) {
+                Err(e) => self.tally.error(&format!("connect: {e}")),
+                Ok(stream) => {
+                    let mut short = Short {
+                        stream,
+                        started: now,
+                        request,
+                        sent: false,
+                        received: 0,
+                    };
+                    poll.registry()
+                        .register(&mut short.stream, Token(slot), Interest::READABLE | Interest::WRITABLE)
+                        .map_err(|e| format!("epoll registration: {e}"))?;
+                    *place = Some(short);
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Advances one connection; `true` when it ended and its slot is free.
@@ -119,8 +142,8 @@ impl Short {
     /// `Ok`: the whole response and the end of stream were received.
     fn advance(&mut self) -> std::io::Result<()> {
         if !self.sent {
-            // 64 bytes into an empty send buffer are taken whole.
-            self.stream.write_all(REQUEST)?;
+            // An empty send buffer takes a request whole, and a hello too.
+            self.stream.write_all(self.request)?;
             self.sent = true;
         }
         let mut buffer = [0; 2 * SHORT_BYTES];
@@ -156,7 +179,7 @@ fn report(tally: &mut Tally, elapsed: Duration) {
 }
 
 /// Nearest rank of sorted values; 0 when there are none.
-fn percentile(sorted: &[f64], quantile: f64) -> f64 {
+pub(crate) fn percentile(sorted: &[f64], quantile: f64) -> f64 {
     let rank = (quantile * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Promises that must have at least one line.
 const REQUIRED: &[&str] = &[
-    "P1", "P2", "P3", "P7", "P8", "P10", "P11", "P15", "P16", "P17", "P19", "P23", "P24",
+    "P1", "P2", "P3", "P7", "P8", "P9", "P10", "P11", "P12", "P13", "P15", "P16", "P17", "P19", "P22", "P23", "P24",
 ];
 
 const LIMIT: Duration = Duration::from_secs(2 * 3600);

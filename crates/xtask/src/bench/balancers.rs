@@ -1,8 +1,9 @@
 //! The balancers that are compared: how each is configured and started, and when it is ready.
 //!
-//! All get the same four listeners of TCP, those that can one of UDP, one backend each, one worker on one core, and
-//! buffers of 64 KiB where they have the choice. Ringway alone checks its backends' health every second and has its metrics read, so that its figures hold
-//! for how it is run. A balancer must never be started with anything its own manual would not recommend for this.
+//! All get the same four listeners of TCP with one backend each, those that can one of UDP, and those that can one of TLS
+//! that leads each of three server names to a backend of its own. One worker on one core, and buffers of 64 KiB where they
+//! have the choice. Ringway alone checks its backends' health every second and has its metrics read, so that its figures
+//! hold for how it is run. A balancer must never be started with anything its own manual would not recommend for this.
 
 use super::guard::Child;
 use super::load::Backends;
@@ -50,6 +51,11 @@ impl Balancer {
         !self.is_optional() || tools::find(self.option()).is_some()
     }
 
+    /// Whether it reads a ClientHello and chooses by the name in it.
+    pub(super) const fn routes_by_name(self) -> bool {
+        matches!(self, Self::Ringway | Self::Haproxy | Self::Nginx)
+    }
+
     /// In options and in the JSON.
     pub(super) const fn option(self) -> &'static str {
         match self {
@@ -75,7 +81,7 @@ impl Balancer {
     }
 }
 
-/// Where the four services listen.
+/// Where the services listen.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Services {
     pub(super) http: SocketAddr,
@@ -83,6 +89,12 @@ pub(super) struct Services {
     pub(super) short: SocketAddr,
     pub(super) iperf: SocketAddr,
     pub(super) udp: SocketAddr,
+    /// Routes by server name; nobody listens where a balancer cannot.
+    pub(super) tls: SocketAddr,
+    /// Routes by server name to a backend that keeps its connections; Ringway only.
+    pub(super) routed: SocketAddr,
+    /// Leads to the same backend without looking; Ringway only.
+    pub(super) plain: SocketAddr,
 }
 
 impl Services {
@@ -127,23 +139,25 @@ impl Plan {
         backends: &Backends,
         core: usize,
     ) -> Result<Running, String> {
-        let targets = backends.services;
         let balancer = self.balancer;
         if balancer == Balancer::Direct {
             return Ok(Running {
                 balancer,
-                services: targets,
+                services: backends.services,
                 _scraper: None,
                 child: None,
             });
         }
-        let [http, echo, short, iperf, udp] = free_addresses()?;
+        let [http, echo, short, iperf, udp, tls, routed, plain] = free_addresses()?;
         let services = Services {
             http,
             echo,
             short,
             iperf,
             udp,
+            tls,
+            routed,
+            plain,
         };
         let [admin] = free_addresses()?;
         let mut command = match balancer {
@@ -152,13 +166,13 @@ impl Plan {
                 directory,
                 admin,
                 &services,
-                &targets,
+                backends,
                 self.session_log.as_deref(),
             )?,
-            Balancer::Haproxy => haproxy(directory, &services, &targets)?,
-            Balancer::Nginx => nginx(directory, &services, &targets)?,
-            Balancer::Sozu => sozu(directory, &services, &targets)?,
-            _ => naive(programs, &services, &targets),
+            Balancer::Haproxy => haproxy(directory, &services, backends)?,
+            Balancer::Nginx => nginx(directory, &services, backends)?,
+            Balancer::Sozu => sozu(directory, &services, &backends.services)?,
+            _ => naive(programs, &services, &backends.services),
         };
         let variant = if self.session_log.is_some() { "-logging" } else { "" };
         let log = directory.join(format!("{}{variant}.log", balancer.option()));
@@ -201,7 +215,7 @@ fn ringway(
     directory: &Path,
     admin: SocketAddr,
     services: &Services,
-    targets: &Services,
+    backends: &Backends,
     session_log: Option<&Path>,
 ) -> Result<Command, String> {
     let mut text = format!("workers: 1\nadmin: {{ bind: {admin} }}\n");
@@ -215,8 +229,23 @@ fn ringway(
         text += &format!("  {name}: {{ bind: {address}, protocol: tcp, pool: {name} }}\n");
     }
     text += &format!("  udp: {{ bind: {}, protocol: udp, pool: udp }}\n", services.udp);
+    let routes: Vec<&str> = backends.named.iter().map(|it| it.name.as_str()).collect();
+    text += &tls_listener("tls", services.tls, routes.iter().map(|name| (*name, *name)));
+    text += &tls_listener(
+        "routed",
+        services.routed,
+        routes.iter().take(1).map(|name| (*name, "long")),
+    );
+    text += &format!("  plain: {{ bind: {}, protocol: tcp, pool: long }}\n", services.plain);
+    let targets = &backends.services;
     text += &format!("pools:\n  udp: {{ backends: [{}] }}\n", targets.udp);
-    for (name, address) in targets.named() {
+    let named = backends.named.iter().map(|it| (it.name.as_str(), it.address));
+    for (name, address) in targets
+        .named()
+        .into_iter()
+        .chain([("long", targets.plain)])
+        .chain(named)
+    {
         // iperf3 takes a probe for a client, and serves one at a time: every probe asks the process with the other ports.
         let (port, interval) = (targets.echo.port(), scrape::INTERVAL.as_secs());
         text += &format!(
@@ -229,7 +258,17 @@ fn ringway(
     Ok(command)
 }
 
-fn haproxy(directory: &Path, services: &Services, targets: &Services) -> Result<Command, String> {
+/// Names and the pools they lead to.
+fn tls_listener<'a>(name: &str, address: SocketAddr, routes: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let mut text = format!("  {name}:\n    bind: {address}\n    protocol: tls\n    routes:\n");
+    for (sni, pool) in routes {
+        text += &format!("      - {{ sni: {sni}, pool: {pool} }}\n");
+    }
+    text + "    fallback: close\n"
+}
+
+/// The TLS listener waits for a hello as its manual shows it (`req.ssl_sni`, section 7.3.5 of its configuration manual).
+fn haproxy(directory: &Path, services: &Services, backends: &Backends) -> Result<Command, String> {
     // Two descriptors per connection, and the pipes of splice.
     let connections_max = (host::descriptor_limit() - 200) / 3;
     let mut text = format!(
@@ -237,8 +276,20 @@ fn haproxy(directory: &Path, services: &Services, targets: &Services) -> Result<
          defaults\n  mode tcp\n  option splice-auto\n  maxconn {connections_max}\n\
          \x20 timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
     );
-    for ((name, address), (_, target)) in services.named().into_iter().zip(targets.named()) {
+    let targets = backends.services.named();
+    for ((name, address), (_, target)) in services.named().into_iter().zip(targets) {
         text += &format!("listen {name}\n  bind {address}\n  server only {target}\n");
+    }
+    text += &format!(
+        "frontend tls\n  bind {}\n  tcp-request inspect-delay 5s\n\
+         \x20 tcp-request content accept if {{ req.ssl_hello_type 1 }}\n",
+        services.tls
+    );
+    for named in &backends.named {
+        text += &format!("  use_backend {0} if {{ req.ssl_sni -i {0} }}\n", named.name);
+    }
+    for named in &backends.named {
+        text += &format!("backend {}\n  server only {}\n", named.name, named.address);
     }
     let file = write(directory, "haproxy.cfg", &text)?;
     // -db: in the foreground.
@@ -247,7 +298,8 @@ fn haproxy(directory: &Path, services: &Services, targets: &Services) -> Result<
     Ok(command)
 }
 
-fn nginx(directory: &Path, services: &Services, targets: &Services) -> Result<Command, String> {
+/// Connections with a name that is not in the map are closed, as they are by the others.
+fn nginx(directory: &Path, services: &Services, backends: &Backends) -> Result<Command, String> {
     let module = tools::nginx_stream_module().map(|file| format!("load_module {};\n", file.display()));
     let limit = host::descriptor_limit();
     let mut text = module.unwrap_or_default();
@@ -257,6 +309,7 @@ fn nginx(directory: &Path, services: &Services, targets: &Services) -> Result<Co
          stream {{\n  proxy_buffer_size 64k;\n  proxy_connect_timeout 5s;\n  proxy_timeout 1h;\n",
         directory.display()
     );
+    let targets = backends.services;
     for ((_, address), (_, target)) in services.named().into_iter().zip(targets.named()) {
         text += &format!("  server {{ listen {address} backlog=4096; proxy_pass {target}; }}\n");
     }
@@ -264,7 +317,16 @@ fn nginx(directory: &Path, services: &Services, targets: &Services) -> Result<Co
         "  server {{ listen {} udp; proxy_pass {}; }}\n",
         services.udp, targets.udp
     );
-    text += "}\n";
+    let (mut map, mut upstreams) = (String::new(), String::new());
+    for named in &backends.named {
+        map += &format!(" {0} {0};", named.name);
+        upstreams += &format!("  upstream {} {{ server {}; }}\n", named.name, named.address);
+    }
+    text += &format!(
+        "  map $ssl_preread_server_name $pool {{{map} }}\n{upstreams}\
+         \x20 server {{ listen {} backlog=4096; ssl_preread on; proxy_pass $pool; }}\n}}\n",
+        services.tls
+    );
     let file = write(directory, "nginx.conf", &text)?;
     let mut command = program("nginx")?;
     command
@@ -403,6 +465,21 @@ pub(super) fn free_addresses<const N: usize>() -> Result<[SocketAddr; N], String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tls_listener_has_a_route_for_each_name() {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 443));
+        let text = tls_listener("edge", address, [("a.example", "a"), ("b.example", "b")].into_iter());
+        let expected = "  edge:
+    bind: 127.0.0.1:443
+    protocol: tls
+    routes:
+      - { sni: a.example, pool: a }
+      - { sni: b.example, pool: b }
+    fallback: close
+";
+        assert_eq!(text, expected);
+    }
 
     #[test]
     fn free_addresses_are_different_and_usable() {

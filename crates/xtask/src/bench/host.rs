@@ -172,6 +172,12 @@ pub(super) fn sockstat(name: &str) -> Option<u64> {
     words.next()?.parse().ok()
 }
 
+/// How many ends of connections the kernel remembers at most (tcp(7), `tcp_max_tw_buckets`); without an answer, no limit.
+pub(super) fn time_wait_max() -> u64 {
+    let text = read_to_string("/proc/sys/net/ipv4/tcp_max_tw_buckets").unwrap_or_default();
+    text.trim().parse().unwrap_or(u64::MAX)
+}
+
 fn kib_line(text: &str, name: &str) -> Option<u64> {
     text.lines()
         .find_map(|line| line.strip_prefix(name))?

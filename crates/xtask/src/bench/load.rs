@@ -20,7 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The backends that all balancers share.
 pub(super) struct Backends {
     pub(super) services: Services,
+    /// Those that TLS connections are routed to. The direct path leads to the first.
+    pub(super) named: Vec<Named>,
     _children: [Child; 2],
+}
+
+/// A backend that answers hellos with its name in them.
+pub(super) struct Named {
+    pub(super) name: String,
+    pub(super) address: SocketAddr,
 }
 
 /// Starts load programs: where they are, which core is theirs, where their logs go.
@@ -71,6 +79,19 @@ pub(super) struct Short {
     pub(super) p99_us: f64,
 }
 
+/// What one run of requests over long connections saw.
+#[derive(Debug, PartialEq)]
+pub(super) struct LongSeen {
+    pub(super) round_trips: f64,
+    pub(super) seconds: f64,
+}
+
+/// Connections whose hello was answered, and that wait for the word to go on.
+pub(super) struct Long {
+    child: Child,
+    lines: Receiver<String>,
+}
+
 /// Idle connections that are held until it is dropped.
 pub(super) struct Idle {
     child: Child,
@@ -86,22 +107,35 @@ impl Loader {
         let lines = lines_of(&mut child)?;
         let line = next_line(&lines, &child, "the backend's ports")?;
         let ports: Value = serde_json::from_str(&line).map_err(|e| format!("the backend printed {line:?}: {e}"))?;
-        let address = |name: &str| {
-            let port = ports[name].as_u64().and_then(|port| u16::try_from(port).ok());
+        let address = |port: &Value| {
+            let port = port.as_u64().and_then(|port| u16::try_from(port).ok());
             port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-                .ok_or(format!("no port {name} in {line}"))
+                .ok_or(format!("a port is missing in {line}"))
         };
+        let mut named = Vec::new();
+        for entry in ports["named"].as_array().into_iter().flatten() {
+            named.push(Named {
+                name: entry["name"].as_str().unwrap_or_default().to_owned(),
+                address: address(&entry["port"])?,
+            });
+        }
+        let first = named.first().ok_or(format!("no names in {line}"))?;
+        let long = address(&ports["long"])?;
         let [iperf] = free_addresses()?;
         let (udp, udp_child) = self.start_udp_echo()?;
         let services = Services {
-            http: address("http")?,
-            echo: address("echo")?,
-            short: address("short")?,
+            http: address(&ports["http"])?,
+            echo: address(&ports["echo"])?,
+            short: address(&ports["short"])?,
             iperf,
             udp,
+            tls: first.address,
+            routed: long,
+            plain: long,
         };
         Ok(Backends {
             services,
+            named,
             _children: [child, udp_child],
         })
     }
@@ -178,6 +212,15 @@ impl Loader {
     }
 
     pub(super) fn short(&self, target: SocketAddr, count: u32) -> Result<Short, String> {
+        self.connections(target, count, None)
+    }
+
+    /// Short connections with hellos that ask for so many names in turn.
+    pub(super) fn tls(&self, target: SocketAddr, count: u32, names: usize) -> Result<Short, String> {
+        self.connections(target, count, Some(names))
+    }
+
+    fn connections(&self, target: SocketAddr, count: u32, names: Option<usize>) -> Result<Short, String> {
         let mut command = Command::new(&self.program);
         command.args([
             "short",
@@ -188,7 +231,22 @@ impl Loader {
             "--target",
             &target.to_string(),
         ]);
+        if let Some(names) = names {
+            command.args(["--names", &names.to_string()]);
+        }
         parse_short(&self.output(&mut command, "short", 30)?)
+    }
+
+    /// Opens 64 connections that begin with a hello; `requests` in all follow when told to.
+    pub(super) fn long(&self, target: SocketAddr, requests: u32) -> Result<Long, String> {
+        let mut command = Command::new(&self.program);
+        let [target, count] = [target.to_string(), requests.to_string()];
+        command.args(["long", "--connections", "64", "--target", &target, "--count", &count]);
+        command.stdin(Stdio::piped());
+        let mut child = Child::spawn(&mut command, self.core, self.log("long"), true)?;
+        let lines = lines_of(&mut child)?;
+        count_after(&next_line(&lines, &child, "hellos to be answered")?, "established")?;
+        Ok(Long { child, lines })
     }
 
     /// Echoes 4 × 16 MiB: every buffer of a ring of 1,024 × 16 KiB is used several times.
@@ -258,18 +316,18 @@ impl Loader {
     }
 }
 
+impl Long {
+    /// All requests, once. The connections stand until this is dropped.
+    pub(super) fn go(&mut self) -> Result<LongSeen, String> {
+        tell(&mut self.child, "go")?;
+        parse_long(&next_line(&self.lines, &self.child, "requests to be answered")?)
+    }
+}
+
 impl Idle {
     /// How many of them still echo.
     pub(super) fn alive(&mut self) -> Result<f64, String> {
-        let stdin = self
-            .child
-            .process()
-            .stdin
-            .as_mut()
-            .ok_or("stdin was piped but is not there")?;
-        stdin
-            .write_all(b"check\n")
-            .map_err(|e| format!("the idle load does not listen: {e}"))?;
+        tell(&mut self.child, "check")?;
         count_after(
             &next_line(&self.lines, &self.child, "idle connections to answer")?,
             "alive",
@@ -281,6 +339,16 @@ fn installed(name: &str) -> Result<Command, String> {
     tools::find(name)
         .map(Command::new)
         .ok_or_else(|| format!("{name} is not installed"))
+}
+
+/// A line to the program's stdin.
+fn tell(child: &mut Child, word: &str) -> Result<(), String> {
+    let stdin = child
+        .process()
+        .stdin
+        .as_mut()
+        .ok_or("stdin was piped but is not there")?;
+    writeln!(stdin, "{word}").map_err(|e| format!("the load does not listen to {word:?}: {e}"))
 }
 
 fn lines_of(child: &mut Child) -> Result<Receiver<String>, String> {
@@ -408,6 +476,19 @@ fn parse_short(line: &str) -> Result<Short, String> {
     })
 }
 
+fn parse_long(line: &str) -> Result<LongSeen, String> {
+    let report: Value = serde_json::from_str(line).map_err(|e| format!("the long load printed {line:?}: {e}"))?;
+    let number = |name: &str| {
+        report[name]
+            .as_f64()
+            .ok_or_else(|| format!("the long load did not report {name}"))
+    };
+    Ok(LongSeen {
+        round_trips: number("round_trips")?,
+        seconds: number("seconds")?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -455,6 +536,17 @@ Transfer/sec:     18.41MB
         assert!(parse_short(r#"{"connections":99}"#).is_err_and(|e| e.contains("errors")));
         assert_eq!(count_after("established 4000", "established"), Ok(4000.0));
         assert!(count_after("alive 4000", "established").is_err());
+    }
+
+    #[test]
+    fn long_connections_are_understood() {
+        let line = r#"{"round_trips":20000,"seconds":0.25,"p50_us":232.1,"p99_us":471.0}"#;
+        let expected = LongSeen {
+            round_trips: 20_000.0,
+            seconds: 0.25,
+        };
+        assert_eq!(parse_long(line), Ok(expected));
+        assert!(parse_long(r#"{"seconds":0.25}"#).is_err_and(|e| e.contains("round_trips")));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::balancers::{Balancer, Plan, Running, Services};
 use super::host::{self, Cores};
-use super::load::{Backends, Loader};
+use super::load::{Backends, Loader, Short};
 use super::results::{Metric, Values};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,6 +20,9 @@ pub(super) struct Settings {
     /// meet that, in turns, and what counts these ends next first waits until they are forgotten.
     pub(super) logged_connections: u32,
     pub(super) idle_connections: u32,
+    pub(super) tls_connections: u32,
+    /// In each turn of the relay's measurement.
+    pub(super) relayed_requests: u32,
 }
 
 impl Settings {
@@ -30,6 +33,8 @@ impl Settings {
         short_connections: 8_000,
         logged_connections: 3_000,
         idle_connections: 4_000,
+        tls_connections: 8_000,
+        relayed_requests: 20_000,
     };
     /// Two minutes with everything around it.
     pub(super) const QUICK: Self = Self {
@@ -39,6 +44,8 @@ impl Settings {
         short_connections: 4_000,
         logged_connections: 1_000,
         idle_connections: 4_000,
+        tls_connections: 2_000,
+        relayed_requests: 5_000,
     };
 }
 
@@ -85,15 +92,16 @@ impl Bench {
     /// connections' when it goes.
     pub(super) fn wait_for_quiet_kernel(&self) {
         const LINGERING_MAX: u64 = 500;
-        let deadline = Instant::now() + Duration::from_secs(65);
-        let mut told = false;
-        while host::sockstat("tw").is_some_and(|n| n > LINGERING_MAX) && Instant::now() < deadline {
-            if !told {
-                println!("waiting until the kernel forgets earlier connections (TIME_WAIT, a minute at most)");
-                told = true;
-            }
-            std::thread::sleep(Duration::from_millis(200));
-        }
+        wait_until_forgotten(LINGERING_MAX);
+    }
+
+    /// Closing costs less while the kernel remembers as many ends as it may (TIME_WAIT). The short connections of this
+    /// round may have filled that, so those with hellos wait until all of theirs fit.
+    pub(super) fn wait_for_room_in_time_wait(&self) {
+        // Two ends of each connection through each of three balancers, one on the direct path.
+        let needed = 7 * u64::from(self.settings.tls_connections);
+        let limit = host::time_wait_max();
+        wait_until_forgotten(limit.saturating_sub(needed));
     }
 
     pub(super) fn measure(&self, metric: Metric, running: &Running) -> Result<Values, String> {
@@ -105,6 +113,8 @@ impl Bench {
             Metric::UdpTrain => self.udp(running, 1_200, 8),
             Metric::Small1 => self.small(running, 1, seconds.small1_seconds),
             Metric::Small64 => self.small(running, 64, seconds.small_seconds),
+            Metric::Tls => self.tls(running),
+            Metric::TlsRelay => self.tls_relay(running),
             Metric::BulkUp => self.bulk(running, false),
             Metric::BulkDown => self.bulk(running, true),
             Metric::Idle => self.idle(running),
@@ -116,10 +126,36 @@ impl Bench {
     }
 
     fn short(&self, running: &Running) -> Result<Values, String> {
+        self.connections(running, || {
+            self.loader
+                .short(running.services.short, self.settings.short_connections)
+        })
+    }
+
+    /// The same with hellos. A few come first, uncounted: each must reach the backend of its name, as it was sent.
+    fn tls(&self, running: &Running) -> Result<Values, String> {
+        const TRIED: u32 = 300;
+        // Nobody routes on the direct path.
+        let names = match running.balancer {
+            Balancer::Direct => 1,
+            _ => self.backends.named.len(),
+        };
+        let tried = self.loader.tls(running.services.tls, TRIED, names)?;
+        if tried.errors > 0.0 {
+            return Err(format!(
+                "{} of {TRIED} hellos failed: {}",
+                tried.errors, tried.first_error
+            ));
+        }
+        self.connections(running, || {
+            self.loader
+                .tls(running.services.tls, self.settings.tls_connections, names)
+        })
+    }
+
+    fn connections(&self, running: &Running, load: impl FnOnce() -> Result<Short, String>) -> Result<Values, String> {
         let watch = Watch::start(running, self.cores)?;
-        let seen = self
-            .loader
-            .short(running.services.short, self.settings.short_connections)?;
+        let seen = load()?;
         let cost = watch.stop()?;
         if seen.connections == 0.0 {
             return Err(format!("not one short connection succeeded: {}", seen.first_error));
@@ -172,6 +208,34 @@ impl Bench {
             ("cpu_us_without", without),
             ("cpu_ratio", with / without),
             ("errors", errors),
+        ]))
+    }
+
+    /// Requests over connections that a TLS listener has routed by their hello, and over those that a plain TCP listener of
+    /// the same process has led to the same backend, in short turns; both kinds begin with the same hello. What is before
+    /// the first request is not counted. Each turn opens its connections anew, so that no place in memory stays with one
+    /// kind.
+    fn tls_relay(&self, running: &Running) -> Result<Values, String> {
+        const TURNS: usize = 16;
+        let targets = [running.services.plain, running.services.routed];
+        let (mut cpu, mut requests, mut seconds) = ([0.0; 2], [0.0; 2], [0.0; 2]);
+        for turn in 0..TURNS {
+            for which in [turn % 2, 1 - turn % 2] {
+                let mut load = self.loader.long(targets[which], self.settings.relayed_requests)?;
+                let watch = Watch::start(running, self.cores)?;
+                let seen = load.go()?;
+                cpu[which] += watch.stop()?.cpu.unwrap_or_default().as_secs_f64();
+                requests[which] += seen.round_trips;
+                seconds[which] += seen.seconds;
+            }
+        }
+        let [plain, routed] = [0, 1].map(|which| cpu[which] * 1e6 / requests[which]);
+        Ok(Values::from([
+            ("cpu_us", routed),
+            ("cpu_us_plain", plain),
+            ("cpu_ratio", routed / plain),
+            ("per_second", requests[1] / seconds[1]),
+            ("per_second_plain", requests[0] / seconds[0]),
         ]))
     }
 
@@ -248,6 +312,19 @@ impl Bench {
             ));
         }
         Ok(values)
+    }
+}
+
+/// Until the kernel remembers no more than `lingering_max` ends, which it does within a minute.
+fn wait_until_forgotten(lingering_max: u64) {
+    let deadline = Instant::now() + Duration::from_secs(65);
+    let mut told = false;
+    while host::sockstat("tw").is_some_and(|n| n > lingering_max) && Instant::now() < deadline {
+        if !told {
+            println!("waiting until the kernel forgets earlier connections (TIME_WAIT, a minute at most)");
+            told = true;
+        }
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
 

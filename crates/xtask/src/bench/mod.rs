@@ -112,6 +112,9 @@ fn all_rounds(bench: &Bench, options: &Options) -> Vec<Sample> {
                     .map(|&b| (b, bench.start_balancer(Plan::fresh(b))))
                     .collect();
             }
+            if metric == Metric::Tls {
+                bench.wait_for_room_in_time_wait();
+            }
             for &balancer in order.iter().filter(|&&balancer| metric.is_taken_of(balancer)) {
                 let outcome = match running.iter().find(|(b, _)| *b == balancer) {
                     Some((_, Ok(running))) => bench.measure(metric, running),

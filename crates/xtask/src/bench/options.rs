@@ -8,7 +8,7 @@ pub(super) const USAGE: &str = "\
 usage: cargo xtask bench [--quick] [--rounds N] [--only LIST] [--balancers LIST] [--out DIR]
   --quick            one short round, within two minutes; written as quick.* instead of latest.*
   --rounds N         alternating rounds, 5 by default
-  --only LIST        of short,log,udp,small1,small64,bulk,idle
+  --only LIST        of short,log,udp,small1,small64,tls,bulk,idle
   --balancers LIST   of ringway,haproxy,nginx,sozu,naive,direct; sozu only for UDP, and if it is installed
   --out DIR          instead of bench/results
 A run with --only, --balancers or --rounds is written as partial.*; only a complete one updates README.md.";
@@ -95,13 +95,13 @@ fn parse_rounds(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("--rounds {text:?} is not a number from 1 to {ROUNDS_MAX}"))
 }
 
-/// `bulk` means both directions; the order of measuring stays that of [`Metric::ALL`].
+/// `bulk` means both directions, `udp` and `tls` two metrics each; the order of measuring stays that of [`Metric::ALL`].
 fn parse_metrics(list: &str) -> Result<Vec<Metric>, String> {
     let names: Vec<&str> = list.split(',').map(str::trim).collect();
     let known = |name: &str| Metric::ALL.iter().any(|metric| metric.option() == name);
     if let Some(unknown) = names.iter().find(|name| !known(name)) {
         return Err(format!(
-            "--only does not know {unknown:?}; it takes short,log,udp,small1,small64,bulk,idle"
+            "--only does not know {unknown:?}; it takes short,log,udp,small1,small64,tls,bulk,idle"
         ));
     }
     Ok(Metric::ALL

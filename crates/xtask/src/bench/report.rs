@@ -28,6 +28,20 @@ const ROWS: &[(&str, Metric, &str)] = &[
     ("short connections, CPU µs each", Metric::Short, "cpu_us"),
     ("short connections, p99 µs", Metric::Short, "p99_us"),
     ("short connections, errors", Metric::Short, "errors"),
+    ("TLS connections by name, per second", Metric::Tls, "per_second"),
+    ("TLS connections by name, CPU µs each", Metric::Tls, "cpu_us"),
+    ("TLS connections by name, p99 µs", Metric::Tls, "p99_us"),
+    ("TLS connections by name, errors", Metric::Tls, "errors"),
+    (
+        "TLS relay after the hello, CPU µs per request",
+        Metric::TlsRelay,
+        "cpu_us",
+    ),
+    (
+        "TLS relay after the hello, CPU to that of plain TCP",
+        Metric::TlsRelay,
+        "cpu_ratio",
+    ),
     ("UDP round trips, per second", Metric::Udp, "per_second"),
     ("UDP round trips, CPU µs each", Metric::Udp, "cpu_us"),
     ("UDP round trips, p50 µs", Metric::Udp, "p50_us"),
@@ -88,6 +102,8 @@ pub(super) fn json(facts: &Facts, samples: &[Sample], verdicts: &[Verdict], sett
         "small1_seconds": settings.small1_seconds,
         "short_connections": settings.short_connections,
         "logged_connections": settings.logged_connections,
+        "tls_connections": settings.tls_connections,
+        "relayed_requests": settings.relayed_requests,
         "idle_connections": settings.idle_connections,
     });
     let report = json!({

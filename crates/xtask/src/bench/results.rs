@@ -4,7 +4,8 @@ use super::balancers::Balancer;
 use std::collections::BTreeMap;
 
 /// What is measured, in the order of measuring. Memory comes first, and the short connections next: the kernel
-/// remembers their ends for a minute (TIME_WAIT), and has forgotten them when the next round reads memory again.
+/// remembers their ends for a minute (TIME_WAIT), and has forgotten them when the next round reads memory again. It has
+/// forgotten most when those with hellos come, which end in the same way and need room to be remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Metric {
     /// Memory per idle connection.
@@ -21,6 +22,10 @@ pub(super) enum Metric {
     Small1,
     /// Keep-alive requests over 64 connections.
     Small64,
+    /// Short connections that begin with a ClientHello and go to the backend of its name.
+    Tls,
+    /// Requests through Ringway over connections that were routed by their hello, and over plain ones, in turns.
+    TlsRelay,
     /// Four iperf3 streams from the client to the backend.
     BulkUp,
     /// Four iperf3 streams from the backend to the client.
@@ -28,7 +33,7 @@ pub(super) enum Metric {
 }
 
 impl Metric {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Idle,
         Self::Short,
         Self::SessionLog,
@@ -36,6 +41,8 @@ impl Metric {
         Self::UdpTrain,
         Self::Small1,
         Self::Small64,
+        Self::Tls,
+        Self::TlsRelay,
         Self::BulkUp,
         Self::BulkDown,
     ];
@@ -43,7 +50,8 @@ impl Metric {
     /// Whether there is something to measure of it.
     pub(super) const fn is_taken_of(self, balancer: Balancer) -> bool {
         match self {
-            Self::SessionLog => matches!(balancer, Balancer::Ringway),
+            Self::SessionLog | Self::TlsRelay => matches!(balancer, Balancer::Ringway),
+            Self::Tls => balancer.routes_by_name() || matches!(balancer, Balancer::Direct),
             // The others have no UDP.
             Self::Udp | Self::UdpTrain => {
                 matches!(
@@ -63,6 +71,7 @@ impl Metric {
             Self::Udp | Self::UdpTrain => "udp",
             Self::Small1 => "small1",
             Self::Small64 => "small64",
+            Self::Tls | Self::TlsRelay => "tls",
             Self::BulkUp | Self::BulkDown => "bulk",
             Self::Idle => "idle",
         }
@@ -72,6 +81,7 @@ impl Metric {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::UdpTrain => "udp_train",
+            Self::TlsRelay => "tls_relay",
             Self::BulkUp => "bulk_up",
             Self::BulkDown => "bulk_down",
             _ => self.option(),
