@@ -49,6 +49,7 @@ const STEPS: &[Step] = &[
             "--package=ringway-proxy",
             "--features=mutants",
             "--test=sim",
+            "--test=routing",
             "--",
             "mutants",
         ],
