@@ -29,12 +29,8 @@ pub trait Observer: Debug + Send + Sync {
 pub struct SessionRecord {
     /// Who connected; `None` if it was gone before it was asked.
     pub client: Option<Address>,
-    /// The balancer in front that said who connected, in a PROXY header.
-    pub proxy: Option<Address>,
-    /// The name that the client asked for in its TLS hello, in normal form.
-    pub server_name: Option<Box<str>>,
-    /// What the backend was told as the connection's own name (PROXY protocol, TLV 0x05).
-    pub id: Option<Box<str>>,
+    /// What only some sessions have. Apart, because each record is copied several times on its way to the log.
+    pub seldom: Option<Box<Seldom>>,
     /// Position in `Model::listeners`.
     pub listener: usize,
     /// The pool; `None`: it ended before it was known where it goes.
@@ -55,6 +51,34 @@ pub struct SessionRecord {
     pub duration: Duration,
     /// Why it ended.
     pub reason: EndReason,
+}
+
+/// What is known of some sessions only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seldom {
+    /// The balancer in front that said who connected, in a PROXY header.
+    pub proxy: Option<Address>,
+    /// The name that the client asked for in its TLS hello, in normal form.
+    pub server_name: Option<Box<str>>,
+    /// What the backend was told as the connection's own name (PROXY protocol, TLV 0x05).
+    pub id: Option<Box<str>>,
+}
+
+impl SessionRecord {
+    /// The balancer in front that said who connected.
+    pub fn proxy(&self) -> Option<&Address> {
+        self.seldom.as_ref()?.proxy.as_ref()
+    }
+
+    /// The name that the client asked for.
+    pub fn server_name(&self) -> Option<&str> {
+        self.seldom.as_ref()?.server_name.as_deref()
+    }
+
+    /// The connection's own name.
+    pub fn id(&self) -> Option<&str> {
+        self.seldom.as_ref()?.id.as_deref()
+    }
 }
 
 /// Nobody listens.

@@ -1,6 +1,6 @@
 //! One connection in the books of its listener, from accept to end.
 
-use crate::observer::SessionRecord;
+use crate::observer::{Seldom, SessionRecord};
 use crate::state::WorkerState;
 use ringway_core::backend::BackendState;
 use ringway_core::model::{PoolIndex, Protocol};
@@ -43,12 +43,7 @@ struct Kept {
 #[derive(Debug, Default)]
 pub(crate) struct Entry {
     pub(crate) client: Option<Address>,
-    /// The balancer in front that named the client.
-    pub(crate) proxy: Option<Address>,
-    /// The name that the client asked for.
-    pub(crate) server_name: Option<Box<str>>,
-    /// What backends were told as the connection's own name.
-    pub(crate) id: Option<Box<str>>,
+    pub(crate) seldom: Option<Box<Seldom>>,
     pub(crate) backend: Option<Arc<BackendState>>,
     pub(crate) tries: u8,
     pub(crate) connect_time: Option<Duration>,
@@ -56,6 +51,13 @@ pub(crate) struct Entry {
     pub(crate) bytes_from_backend: u64,
     /// UDP: from the client, from the backend.
     pub(crate) datagrams: Option<(u64, u64)>,
+}
+
+impl Entry {
+    /// What only some sessions have.
+    pub(crate) fn seldom(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_default()
+    }
 }
 
 impl Session {
@@ -150,9 +152,7 @@ impl Session {
         if let Some(entry) = self.entry() {
             let Entry {
                 client,
-                proxy,
-                server_name,
-                id,
+                seldom,
                 backend,
                 tries,
                 connect_time,
@@ -162,9 +162,7 @@ impl Session {
             } = entry.take();
             self.worker.record(SessionRecord {
                 client,
-                proxy,
-                server_name,
-                id,
+                seldom,
                 listener: self.listener(),
                 pool: self.pool(),
                 backend,

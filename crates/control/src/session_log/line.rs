@@ -112,11 +112,12 @@ impl Lines {
 
     /// What most sessions have none of.
     fn push_seldom(&self, line: &mut Vec<u8>, record: &SessionRecord) {
-        if let Some(proxy) = &record.proxy {
+        let Some(seldom) = &record.seldom else { return };
+        if let Some(proxy) = &seldom.proxy {
             push_key(self.format, line, "proxy");
             push_client(self.format, line, proxy);
         }
-        for (key, value) in [("sni", &record.server_name), ("id", &record.id)] {
+        for (key, value) in [("sni", &seldom.server_name), ("id", &seldom.id)] {
             if let Some(value) = value {
                 push_pair(self.format, line, key, value);
             }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::session_log::tests::{backend, names, record};
 use ringway_core::model::PoolIndex;
+use ringway_proxy::observer::Seldom;
 use std::path::PathBuf;
 
 /// 2026-03-01T12:00:00.123Z
@@ -60,9 +61,7 @@ fn a_session_of_datagrams() {
 fn a_session_that_reached_nobody() {
     let record = SessionRecord {
         client: None,
-        proxy: None,
-        server_name: None,
-        id: None,
+        seldom: None,
         listener: 1,
         pool: Some(PoolIndex(1)),
         backend: None,
@@ -119,9 +118,11 @@ fn clients_of_every_kind() {
 fn what_a_balancer_in_front_and_the_hello_said() {
     let inet = |text: &str| Some(Address::Inet(text.parse().expect("an address")));
     let record = SessionRecord {
-        proxy: inet("10.0.9.1:51234"),
-        server_name: Some("www.example.com".into()),
-        id: Some("b3c9a1d0e5f60718000000000000a401".into()),
+        seldom: Some(Box::new(Seldom {
+            proxy: inet("10.0.9.1:51234"),
+            server_name: Some("www.example.com".into()),
+            id: Some("b3c9a1d0e5f60718000000000000a401".into()),
+        })),
         ..record()
     };
     let out = concat!(
@@ -141,9 +142,7 @@ fn what_a_balancer_in_front_and_the_hello_said() {
 fn each_of_them_stands_alone() {
     let none = record();
     let named = |server_name: Option<Box<str>>, id: Option<Box<str>>, proxy| SessionRecord {
-        server_name,
-        id,
-        proxy,
+        seldom: Some(Box::new(Seldom { proxy, server_name, id })),
         ..record()
     };
     let v6 = Address::Inet("[2001:db8::1]:80".parse().expect("an address"));
@@ -172,8 +171,11 @@ fn each_of_them_stands_alone() {
 fn whatever_a_name_holds_the_line_parses_and_stays_one() {
     let name: String = (0..=255_u8).map(char::from).collect();
     let record = SessionRecord {
-        server_name: Some(name.clone().into()),
-        id: Some("\" by=operator\r\n".into()),
+        seldom: Some(Box::new(Seldom {
+            server_name: Some(name.clone().into()),
+            id: Some("\" by=operator\r\n".into()),
+            ..Seldom::default()
+        })),
         ..record()
     };
     let json = json(&record);
@@ -229,9 +231,7 @@ fn the_doer_in_a_word() {
 #[test]
 fn positions_beyond_the_names_are_nobody() {
     let record = SessionRecord {
-        proxy: None,
-        server_name: None,
-        id: None,
+        seldom: None,
         listener: 7,
         pool: Some(PoolIndex(usize::MAX)),
         ..record()

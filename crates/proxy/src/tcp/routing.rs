@@ -103,7 +103,7 @@ async fn read(session: &Session, client: &Stream, waiting: &Waiting) -> Result<B
     };
     // Also where nothing is routed to that name: whoever looks for the reason wants to know it.
     if let Some(name) = &said.server_name {
-        session.note(|entry| entry.server_name = Some(name.clone()));
+        session.note(|entry| entry.seldom().server_name = Some(name.clone()));
     }
     let target = target?;
     Ok(Box::new(Routed {
@@ -138,6 +138,6 @@ fn meet(session: &Session, client: &Stream, addresses: Option<(SocketAddr, Socke
             Err(_) => Err(EndReason::ClientReset),
         };
     };
-    session.note(|entry| entry.proxy = entry.client.replace(Address::Inet(source)));
+    session.note(|entry| entry.seldom().proxy = entry.client.replace(Address::Inet(source)));
     worker.admit_named(session, source.ip())
 }

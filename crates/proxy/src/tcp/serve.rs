@@ -226,7 +226,7 @@ pub(super) fn own_header(session: &Session, pool: PoolIndex, addresses: Option<A
     };
     let header = header::write(send, addresses, said, id.as_bytes());
     if send.unique_id {
-        session.note(|entry| entry.id = Some(id.into_boxed_str()));
+        session.note(|entry| entry.seldom().id = Some(id.into_boxed_str()));
     }
     header
 }

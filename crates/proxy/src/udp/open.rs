@@ -188,7 +188,9 @@ impl Relay {
         let booked = Booked::begin(&self.worker, self.index);
         booked.note(|entry| {
             entry.client = Some(Inet(request.client()));
-            entry.proxy = request.named().map(|_| Inet(from));
+            if request.named().is_some() {
+                entry.seldom().proxy = Some(Inet(from));
+            }
             entry.backend = Some(upstream.backend().clone());
             entry.tries = 1;
         });
@@ -222,7 +224,7 @@ impl Relay {
         };
         let header = header(send, told, &id);
         if send.unique_id {
-            booked.note(|entry| entry.id = Some(id.into_boxed_str()));
+            booked.note(|entry| entry.seldom().id = Some(id.into_boxed_str()));
         }
         Some((header, send))
     }

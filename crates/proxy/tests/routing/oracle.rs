@@ -29,8 +29,6 @@ pub(crate) struct Life<'a> {
 pub(crate) fn describe(record: &SessionRecord) -> String {
     let SessionRecord {
         client,
-        proxy,
-        server_name,
         pool,
         tries,
         bytes_from_client,
@@ -39,6 +37,7 @@ pub(crate) fn describe(record: &SessionRecord) -> String {
         reason,
         ..
     } = record;
+    let (proxy, server_name) = (record.proxy(), record.server_name());
     format!(
         "{} of {client:?} by {proxy:?} for {server_name:?} in {pool:?} after {duration:?}, {tries} tries, \
          {bytes_from_client} and {bytes_from_backend} bytes",
@@ -78,7 +77,7 @@ fn lives(world: &World) -> Result<(Vec<Life<'_>>, usize), String> {
     let mut lives: Vec<Life<'_>> = Vec::new();
     let mut unknown = 0;
     for (seen, record) in &world.records {
-        let peer = match record.proxy.as_ref().or(record.client.as_ref()) {
+        let peer = match record.proxy().or(record.client.as_ref()) {
             Some(Address::Inet(peer)) => *peer,
             Some(Address::Unix(_)) => return Err("a client without an address".into()),
             None if record.reason == EndReason::ClientReset => {
@@ -323,13 +322,13 @@ fn check_route(world: &World, lives: &[Life<'_>], life: &Life<'_>, actor: &Actor
     let wrong = |what: &str| Err(format!("client {n} {what}: {}", describe(record)));
     let named = client.story.named.map(|(source, _)| Address::Inet(source));
     let peer = Address::Inet(client.source);
-    let by_proxy = record.proxy.is_some();
+    let by_proxy = record.proxy().is_some();
     let who = if by_proxy {
         (&named, Some(&peer))
     } else {
         (&Some(peer), None)
     };
-    if (record.client.as_ref(), record.proxy.as_ref()) != (who.0.as_ref(), who.1) {
+    if (record.client.as_ref(), record.proxy()) != (who.0.as_ref(), who.1) {
         return wrong("is somebody else in its record");
     }
     let by_name = matches!(plan.speech, Speech::Tls | Speech::StartTls);
@@ -361,13 +360,13 @@ fn check_route(world: &World, lives: &[Life<'_>], life: &Life<'_>, actor: &Actor
     if record.pool.map(|pool| pool.0) != Some(pool) || !its.contains(&backend.address) {
         return wrong("went to another pool");
     }
-    if record.tries == 0 || record.tries > plan.pools[pool].tries || record.server_name.as_deref() != name {
+    if record.tries == 0 || record.tries > plan.pools[pool].tries || record.server_name() != name {
         return wrong("has another name, or more tries than there are");
     }
     if named.is_some() && !by_proxy {
         return wrong("was not named");
     }
-    if record.id.is_some() != plan.pools[pool].send.is_some_and(|send| send.unique_id) {
+    if record.id().is_some() != plan.pools[pool].send.is_some_and(|send| send.unique_id) {
         return wrong("has no name of its own, or one too many");
     }
     if let Some(issuer) = world.cancels[n].map(|number| &world.served[number])

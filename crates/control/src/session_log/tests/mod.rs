@@ -44,9 +44,7 @@ pub(super) fn record() -> SessionRecord {
         client: Some(ringway_runtime::Address::Inet(
             "10.1.2.3:4567".parse().expect("an address"),
         )),
-        proxy: None,
-        server_name: None,
-        id: None,
+        seldom: None,
         listener: 0,
         pool: Some(PoolIndex(0)),
         backend: Some(backend("10.0.0.11:5432")),
@@ -66,9 +64,7 @@ fn numbered(number: u64, backend: &Arc<BackendState>) -> SessionRecord {
         client: Some(ringway_runtime::Address::Inet(
             "10.1.2.3:4567".parse().expect("an address"),
         )),
-        proxy: None,
-        server_name: None,
-        id: None,
+        seldom: None,
         listener: 0,
         pool: Some(PoolIndex(0)),
         backend: Some(backend.clone()),
