@@ -251,7 +251,7 @@ fn fields_have_these_names() {
     assert_eq!(
         names("/listeners/0"),
         "bind bytes_in bytes_in_per_second bytes_out bytes_out_per_second connections connections_max \
-         connections_per_second connections_total ended name pool protocol refused"
+         connections_per_second connections_total ended name pools protocol refused"
     );
     assert_eq!(
         names("/pools/0"),
