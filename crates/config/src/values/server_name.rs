@@ -26,14 +26,8 @@ fn host(text: &str, name: &str) -> Result<Box<str>, Fault> {
         let help = "write a name such as api.example.com, or * for any name";
         return Err(Fault::new(format!("{quoted} is no name"), help));
     }
-    if let Some(at) = name.find('*') {
-        let after = match name.strip_prefix('*') {
-            Some(after) if !after.contains('*') => after,
-            _ => name[at..]
-                .rsplit_once('*')
-                .map_or(name, |(_, after)| after)
-                .trim_start_matches('.'),
-        };
+    if let Some((_, after)) = name.rsplit_once('*') {
+        let after = after.trim_start_matches('.');
         let after = if after.is_empty() { "example.com" } else { after };
         let help = format!(
             "a wildcard is the whole first label: write {}",
@@ -115,6 +109,20 @@ mod tests {
         );
         assert_eq!(parse("*.Example.COM"), Ok(Names::Below("example.com".into())));
         assert_eq!(parse("*"), Ok(Names::Any));
+    }
+
+    #[test]
+    fn the_wildcard_that_is_proposed_can_be_written() {
+        for (text, proposed) in [
+            ("*.*.example.com", "*.example.com"),
+            ("a.*.example.com", "*.example.com"),
+            ("*example.com", "*.example.com"),
+            ("a.*", "*.example.com"),
+        ] {
+            let help = parse_names(text).expect_err(text).help;
+            assert!(help.ends_with(&format!("write \"{proposed}\"")), "{text}: {help}");
+            assert!(parse_names(proposed).is_ok(), "{proposed}");
+        }
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Relay {
             Found::Newcomer(reservation) => reservation,
             Found::Nowhere(reason) => return self.drop_all(reason, request.count),
         };
-        // At once, for the same reason.
+        // At once: a flood shall not have buffers.
         if self.worker.gates.free(self.index) == 0 {
             return self.drop_all(DropReason::MaxSessions, request.count);
         }
